@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The errors that users meet."""
+
+
+class WendelinError(Exception):
+    """Something the user can mend: one sentence that says what, and a remedy that says what to do.
+
+    :param message: names the value and the place.
+    :param remedy: what to do next, one sentence; empty where there is nothing to add.
+    """
+
+    #: Exit status of a command that ends with this error.
+    exit_status = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class ParameterError(WendelinError):
+    """A parameter of an instance is wrong."""
+
+
+class MissingRequirementError(WendelinError):
+    """This machine lacks a program, a port, disk space or the network."""
+
+
+class CommandError(WendelinError):
+    """A program that the toolkit started has failed."""

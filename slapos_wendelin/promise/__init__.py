@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Health checks of the nodes of a cluster."""
