@@ -1,0 +1,17 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The errors that users of arrays meet."""
+
+from slapos_wendelin.errors import WendelinError
+
+
+class ArrayError(WendelinError):
+    """An array cannot be made, found or changed as asked."""
+
+
+class DatabaseError(WendelinError):
+    """A database cannot be opened: its address is wrong or lacks something."""
+
+
+class StorageUnavailableError(WendelinError):
+    """The storage stayed away, or conflicts went on, for longer than the caller wanted to wait."""
