@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Promise: a program of the partition runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from slapos_wendelin.promise.base import BrokenPromiseError, Promise
+
+
+class RunPromise(Promise):
+    """Green while the process in ``pid-file`` lives in the partition's ``folder``.
+
+    Process ids are used again by the system: a process that works in another folder is not ours.
+    """
+
+    def check(self) -> str:
+        """Look for the process; tell the last line of its log when it is gone."""
+        name = self.getConfig("name")
+        pid_file = Path(self.getConfig("pid-file"))
+        folder = Path(self.getConfig("folder"))
+        try:
+            pid = int(pid_file.read_text())
+        except (OSError, ValueError):
+            raise BrokenPromiseError(
+                f"{name} was never started{_last_line(folder, name)}"
+            ) from None
+        if not _works_in(pid, folder):
+            raise BrokenPromiseError(
+                f"{name} (process {pid}) does not run{_last_line(folder, name)}"
+            )
+        return f"{name} runs as process {pid}"
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Return whether a living process *pid* has *folder* as its working folder."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder.resolve()
+    except psutil.Error:
+        return False
+
+
+def _last_line(folder: Path, name: str) -> str:
+    """Return the last line that the program said, for the reader of the promise."""
+    logs = sorted(folder.glob(f".*_{name}-*.log"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return ""
+    lines = [line for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()]
+    return f"; it said: {lines[-1].strip()[:500]}" if lines else ""

@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes that a cluster is made of, derived from its parameters.
+
+Pure functions: the root instance turns each node into a request, and the tests ask for clusters of
+any shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from slapos_wendelin.errors import ParameterError
+
+#: Override keys that say where a node goes; all others are given to the node itself.
+PLACEMENT_KEYS = ("data-center", "computer")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a cluster, as the root instance requests it.
+
+    ``configuration`` holds the node's own parameters, ``sla`` where it may go.
+    """
+
+    name: str
+    software_type: str
+    configuration: dict[str, Any] = field(default_factory=dict)
+    sla: dict[str, str] = field(default_factory=dict)
+
+
+def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
+    """Return every node of the cluster that *parameters* (defaults filled in) describe.
+
+    *group* is the name of the instance tree: nodes of one type in one tree are spread over the
+    data centers. Raises ParameterError for an override whose pattern names no node.
+    """
+    cluster = {"cluster": parameters["cluster"]}
+    database = cluster | {
+        "partitions": parameters["partitions"],
+        "replicas": parameters["replicas"],
+        "storage-count": parameters["storage-count"],
+    }
+    storage = cluster | {"storage-engine": parameters["storage-engine"]}
+    worker = {
+        "memory-limit": parameters["worker-memory-limit"],
+        "threads": parameters["worker-threads"],
+    }
+    nodes = [
+        *_several("neo-master", parameters["master-count"], database),
+        Node("neo-admin", "neo-admin", database),
+        *_several("neo-storage", parameters["storage-count"], storage),
+        Node("dask-scheduler", "dask-scheduler"),
+        *_several("dask-worker", parameters["worker-count"], worker),
+    ]
+    overrides: Mapping[str, Mapping[str, Any]] = parameters["overrides"]
+    _check_patterns(overrides, nodes)
+    return [_complete(node, parameters["data-centers"], group, overrides) for node in nodes]
+
+
+def as_plain_data(nodes: list[Node]) -> list[dict[str, Any]]:
+    """Return *nodes* as dictionaries, which templates can loop over."""
+    return [asdict(node) for node in nodes]
+
+
+def _several(software_type: str, count: int, configuration: dict[str, Any]) -> list[Node]:
+    """Return *count* numbered nodes of one type."""
+    return [
+        Node(f"{software_type}-{number}", software_type, dict(configuration))
+        for number in range(count)
+    ]
+
+
+def _check_patterns(overrides: Mapping[str, Any], nodes: list[Node]) -> None:
+    """Refuse a pattern that matches nothing: it is a misspelling more often than a wish."""
+    for pattern in overrides:
+        if not any(fnmatchcase(node.name, pattern) for node in nodes):
+            names = ", ".join(node.name for node in nodes)
+            raise ParameterError(
+                f"overrides: the pattern {pattern!r} matches no node of the cluster",
+                f"the nodes are {names}",
+            )
+
+
+def _complete(
+    node: Node,
+    data_centers: list[str],
+    group: str,
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> Node:
+    """Add the spread over data centers, then the overrides in their order."""
+    sla = {"spread": "datacenter", "group": f"{group}/{node.software_type}"}
+    if data_centers:
+        sla["datacenter"] = ",".join(data_centers)
+    configuration = dict(node.configuration)
+    for pattern, values in overrides.items():
+        if not fnmatchcase(node.name, pattern):
+            continue
+        configuration |= {k: v for k, v in values.items() if k not in PLACEMENT_KEYS}
+        if "data-center" in values:
+            sla["datacenter"] = values["data-center"]
+        if "computer" in values:
+            sla = {"group": sla["group"], "computer_guid": values["computer"]}
+    return Node(node.name, node.software_type, configuration, sla)
