@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An array by address: what dask sends to its workers instead of the array itself.
 
-whole = reference.dask_array(ArrayReference(uri, "measures").pinned())
-whole.mean(axis=0).compute()
-dask.array.store(whole * 2, ArrayReference(uri, "doubled"), lock=False)
+Tasks read with `dask_array(ArrayReference(uri, "measures"))`; results are written with
+`dask.array.store(result, ArrayReference(uri, "results"), lock=False)`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,19 @@ def cut(data: bytes, byte_range: ByteRequest | None) -> bytes:
     raise TypeError(message)
 
 
+def free_memory(success: bool, blocks: list[Block]) -> None:
+    """Forget the data of blocks that ZODB has taken over.
+
+    The writers of ZODB's serializer refer to themselves and to a copy of each object, so their
+    copies stay until Python looks for cycles. Two young generations are enough to look at.
+    """
+    if success:
+        for block in blocks:
+            block._p_deactivate()  # noqa: SLF001 - public by ZODB's convention
+        blocks.clear()
+    gc.collect(1)
+
+
 class BlockStore(Store):
     """Zarr's view of an `NDArray`: its metadata document and its blocks, by key.
 
@@ -68,6 +82,8 @@ class BlockStore(Store):
         super().__init__(read_only=read_only)
         self._array = array
         self._lock = threading.Lock()
+        self._transaction: object = None
+        self._changed: list[Block] = []
         self._unsaved_bytes = 0
 
     def __eq__(self, other: object) -> bool:
@@ -199,9 +215,19 @@ class BlockStore(Store):
         """Give a block new data; move the transaction's data out of memory when there is much."""
         block.data = data
         connection = block._p_jar  # noqa: SLF001 - public by ZODB's convention
+        if connection is None:
+            return
+        current = connection.transaction_manager.get()
+        if current is not self._transaction:
+            self._transaction = current
+            self._changed = []
+            self._unsaved_bytes = 0
+            current.addAfterCommitHook(free_memory, (self._changed,))
+        self._changed.append(block)
         self._unsaved_bytes += len(data or b"")
-        if connection is not None and self._unsaved_bytes >= SAVEPOINT_BYTES:
-            connection.transaction_manager.get().savepoint(optimistic=True)
+        if self._unsaved_bytes >= SAVEPOINT_BYTES:
+            current.savepoint(optimistic=True)
+            free_memory(True, self._changed)
             self._unsaved_bytes = 0
 
     def _keys(self) -> list[Any]:
