@@ -22,8 +22,8 @@ def read_state(control: NeoCTL) -> dict[str, Any]:
     """Return the state of the cluster as plain data.
 
     Keys: ``cluster`` (state), ``primary`` (id of the master that leads), ``replicas``, ``nodes``
-    (type, id, address, state of each) and ``partition-table`` (for each NEO partition a list of pairs of
-    node id and cell state). The last three are empty while no master leads.
+    (type, id, address, state of each) and ``partition-table`` (for each NEO partition a list of
+    pairs of node id and cell state). The last three are empty while no master leads.
     """
     state: dict[str, Any] = {
         "cluster": str(control.getClusterState()),

@@ -77,8 +77,8 @@ class Peers:
 
     Options: ``remembered`` (name of the RememberedPeers section), ``sections`` (names of request
     sections that take ``config-masters``), ``of`` (those of them whose addresses make the list).
-    Gives ``addresses`` and ``comma-separated``. Raises UserError while a peer has not published its address: the nodes
-    that need the list are requested on a later run.
+    Gives ``addresses`` and ``comma-separated``. Raises UserError while a peer has not published
+    its address: the nodes that need the list are requested on a later run.
     """
 
     def __init__(self, buildout: Any, _name: str, options: Any) -> None:

@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the environment keeps everything, and the loopback addresses it uses."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slapos_wendelin.errors import MissingRequirementError
+
+#: The data centers that the environment simulates, with their regions.
+DATA_CENTERS = {"paris": "europe", "tokyo": "asia", "virginia": "america"}
+#: Partitions of each computer.
+PARTITION_COUNT = 12
+MASTER_PORT = 5000
+#: Bytes that a path of a unix socket may have on Linux, without the final zero.
+SOCKET_PATH_LIMIT = 107
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one environment. Two environments do not meet: each has addresses of its own."""
+
+    root: Path
+    #: First two numbers of every address, such as 127.77.
+    network: str
+
+    @classmethod
+    def from_environment(cls) -> Home:
+        """Read WENDELIN_HOME and WENDELIN_NETWORK; raises MissingRequirementError."""
+        root = Path(os.environ["WENDELIN_HOME"])
+        longest = root / "computers" / max(DATA_CENTERS, key=len) / "inst" / "sv.sock.0000000"
+        if len(os.fsencode(longest)) > SOCKET_PATH_LIMIT:
+            raise MissingRequirementError(
+                f"WENDELIN_HOME={root} is too long for the sockets below it",
+                "set WENDELIN_HOME to a shorter path",
+            )
+        network = os.environ.get("WENDELIN_NETWORK") or _network_of(root)
+        return cls(root, _check_network(network))
+
+    @property
+    def master_address(self) -> str:
+        """Host and port of the slap master."""
+        return f"{self.network}.0.1:{MASTER_PORT}"
+
+    @property
+    def master_url(self) -> str:
+        """URL of the slap master."""
+        return f"http://{self.master_address}"
+
+    def partition_address(self, computer: str, number: int) -> str:
+        """Address of partition *number* (from 0) of *computer*."""
+        return f"{self.network}.{list(DATA_CENTERS).index(computer) + 1}.{10 + number}"
+
+    def computer(self, name: str) -> Path:
+        """Folder of a computer."""
+        return self.root / "computers" / name
+
+    def computer_configuration(self, name: str) -> Path:
+        """The slapos.cfg of a computer."""
+        return self.computer(name) / "slapos.cfg"
+
+    @property
+    def client_configuration(self) -> Path:
+        """What the slapos command reads to find the master."""
+        return self.root / "etc" / "slapos-client.cfg"
+
+    @property
+    def shared_parts(self) -> Path:
+        """Where builds put what several computers and releases share, named by content."""
+        return self.root / "parts"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the logs of the master and of the computers' services."""
+        return self.root / "log"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the master's database."""
+        return self.root / "master"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the environment: one up or down at a time. Raises MissingRequirementError."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MissingRequirementError(
+                    f"another command works on {self.root}", "wait until it ends, or interrupt it"
+                ) from None
+            yield
+
+
+def _network_of(root: Path) -> str:
+    """Derive the second number from the folder, so that environments rarely share addresses."""
+    digest = hashlib.sha256(os.fsencode(root)).digest()
+    return f"127.{64 + digest[0] % 128}"
+
+
+def _check_network(network: str) -> str:
+    """Return *network* when it is in the loopback range, as nothing here is meant for others."""
+    first, _, second = network.partition(".")
+    if first != "127" or not second.isdecimal() or not 1 <= int(second) <= 254:  # noqa: PLR2004
+        raise MissingRequirementError(
+            f"WENDELIN_NETWORK={network} is no part of the loopback network",
+            "use 127 and a number from 1 to 254, such as 127.77",
+        )
+    return network

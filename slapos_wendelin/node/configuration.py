@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a computer knows of itself: the slapos.cfg that slapgrid reads too."""
+
+from __future__ import annotations
+
+import configparser
+from dataclasses import dataclass
+from pathlib import Path
+
+from slapos_wendelin.errors import MissingRequirementError
+
+
+@dataclass(frozen=True)
+class NodeConfiguration:
+    """The parts of slapos.cfg that the node service needs."""
+
+    path: Path
+    computer: str
+    master_url: str
+    instance_root: Path
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """The socket of the supervisord that runs the partitions' programs."""
+        return self.instance_root / "sv.sock"
+
+
+def read_configuration(path: Path) -> NodeConfiguration:
+    """Read slapos.cfg at *path*; raises MissingRequirementError when it lacks something."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with path.open() as stream:
+            parser.read_file(stream)
+        section = parser["slapos"]
+        return NodeConfiguration(
+            path=path,
+            computer=section["computer_id"],
+            master_url=section["master_url"],
+            instance_root=Path(section["instance_root"]),
+        )
+    except (OSError, KeyError, configparser.Error) as error:
+        raise MissingRequirementError(
+            f"{path} is no configuration of a computer: {error}", "make it again: ./wendelin up"
+        ) from error

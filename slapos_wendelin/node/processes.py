@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep the programs of a computer's partitions running.
+
+slapgrid starts a program once, when it processes the partition. What dies later is started again
+here, with a back-off, through the same supervisord.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault
+
+from slapos.grid.svcbackend import getSupervisorRPC
+
+log = logging.getLogger(__name__)
+
+#: Seconds before the first new start of a program that died, doubled each time up to the second.
+FIRST_DELAY, LAST_DELAY = 0.5, 60.0
+#: A program that ran this many seconds was well: its next death counts as the first.
+STEADY_TIME = 60.0
+#: Group of the event listener that slapgrid configures beside the partitions.
+WATCHDOG_GROUP = "watchdog"
+
+
+@dataclass
+class BackOff:
+    """When a program may be started again."""
+
+    deaths: int = 0
+    not_before: float = 0.0
+
+    def died(self, now: float, ran_for: float) -> None:
+        """Count a death at *now* (seconds) of a program that ran for *ran_for* seconds."""
+        self.deaths = 1 if ran_for >= STEADY_TIME else self.deaths + 1
+        self.not_before = now + min(FIRST_DELAY * 2 ** (self.deaths - 1), LAST_DELAY)
+
+
+class ProcessKeeper:
+    """Starts what has died, and what a new supervisord has not started yet."""
+
+    def __init__(self, socket: Path, clock: Callable[[], float] = time.time) -> None:
+        self.socket = socket
+        self.clock = clock
+        self._back_off: dict[str, BackOff] = {}
+        self._seen_stop: dict[str, int] = {}
+
+    def look(self) -> list[str]:
+        """Start what should run and may be started; return the names.
+
+        Does nothing while supervisord is away: whoever calls starts it.
+        """
+        try:
+            with getSupervisorRPC(str(self.socket)) as supervisor:
+                programs = supervisor.getAllProcessInfo()
+                return [
+                    name
+                    for program in programs
+                    if (name := self._due(program)) and _start(supervisor, name)
+                ]
+        except (OSError, Fault):
+            return []
+
+    def _due(self, program: dict[str, Any]) -> str | None:
+        """Return the program's full name when it should be started at once."""
+        if program["group"] == WATCHDOG_GROUP:
+            return None
+        name = f"{program['group']}:{program['name']}"
+        if program["statename"] == "STOPPED":
+            # Never started: supervisord is new. Stopped after a start: somebody wants it so.
+            return None if program["start"] else name
+        if program["statename"] not in ("EXITED", "FATAL"):
+            return None
+        back_off = self._back_off.setdefault(name, BackOff())
+        if self._seen_stop.get(name) != program["stop"]:
+            self._seen_stop[name] = program["stop"]
+            back_off.died(self.clock(), program["stop"] - program["start"])
+        return name if self.clock() >= back_off.not_before else None
+
+
+def _start(supervisor: Any, name: str) -> bool:
+    """Start one program; slapgrid may have been faster."""
+    try:
+        supervisor.startProcess(name, False)
+    except Fault as fault:
+        log.info("%s not started: %s", name, fault.faultString)
+        return False
+    log.info("started %s", name)
+    return True
