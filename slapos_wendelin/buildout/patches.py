@@ -50,8 +50,9 @@ def type_options() -> None:
     A value that is one reference and nothing else keeps its type. Values that were already
     substituted are not substituted again, so that a parameter with ``${`` in it stays text.
     """
-    stock.dumps = values.dumps
-    stock.loads = values.loads
+    module: Any = stock
+    module.dumps = values.dumps
+    module.loads = values.loads
     stock_initialize = stock.Options._initialize  # noqa: SLF001
 
     def initialize(options: Any) -> None:
@@ -91,17 +92,19 @@ def type_options() -> None:
         }
         return result | copy.deepcopy(options._data)  # noqa: SLF001
 
-    stock.Options._initialize = initialize  # noqa: SLF001
-    stock.Options.get = get
-    stock.Options.__getitem__ = getitem
-    stock.Options.__setitem__ = setitem
-    stock.Options._sub = sub  # noqa: SLF001
-    stock.Options._dosub = dosub  # noqa: SLF001
-    stock.Options.copy = copy_
+    options_class: Any = stock.Options
+    options_class._initialize = initialize  # noqa: SLF001
+    options_class.get = get
+    options_class.__getitem__ = getitem
+    options_class.__setitem__ = setitem
+    options_class._sub = sub  # noqa: SLF001
+    options_class._dosub = dosub  # noqa: SLF001
+    options_class.copy = copy_
 
 
 def save_typed_options() -> None:
     """Write typed values to ``.installed.cfg`` and to sections that recipes make."""
+    module: Any = stock
     stock_save_option = stock._save_option  # noqa: SLF001
     stock_setitem = stock.Buildout.__setitem__
 
@@ -111,8 +114,8 @@ def save_typed_options() -> None:
     def setitem(buildout: Any, name: str, data: Any) -> None:
         stock_setitem(buildout, name, {option: _as_text(data[option]) for option in data})
 
-    stock._save_option = save_option  # noqa: SLF001
-    stock.Buildout.__setitem__ = setitem
+    module._save_option = save_option  # noqa: SLF001
+    module.Buildout.__setitem__ = setitem
 
 
 def sign_recipes_by_version() -> None:
@@ -126,7 +129,8 @@ def sign_recipes_by_version() -> None:
     def signature(distributions: Any) -> list[str]:
         return sorted({f"{dist.project_name}-{dist.version}" for dist in distributions})
 
-    stock._dists_sig = signature  # noqa: SLF001
+    module: Any = stock
+    module._dists_sig = signature  # noqa: SLF001
 
 
 def explain_checksums() -> None:
@@ -139,7 +143,8 @@ def explain_checksums() -> None:
         except download.ChecksumError as error:
             raise ProfileError(f"{error} (expected {md5sum})", _checksum_remedy(url)) from error
 
-    download.Download.__call__ = call
+    download_class: Any = download.Download
+    download_class.__call__ = call
 
 
 def _checksum_remedy(url: str) -> str:
@@ -158,7 +163,8 @@ def stay_offline() -> None:
             return None
         return stock_obtain(installer, requirement, source)
 
-    easy_install.Installer._obtain = obtain  # noqa: SLF001
+    installer_class: Any = easy_install.Installer
+    installer_class._obtain = obtain  # noqa: SLF001
 
 
 def _get(options: Any, option: str, seen: Any) -> Any:

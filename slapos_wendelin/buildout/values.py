@@ -44,9 +44,14 @@ def normalise(value: object) -> object:
 
 def _plain_scalar(value: object) -> object:
     """Reduce an instance of a subclass of a scalar type to that type."""
-    for scalar in (int, float, str, bytes):
-        if isinstance(value, scalar):
-            return scalar.__new__(scalar, value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return "".join(value)
+    if isinstance(value, bytes):
+        return b"".join([value])
     raise TypeError(f"an option cannot hold {value!r}")
 
 
