@@ -1,0 +1,98 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts a master: ``python -m slapos_wendelin.master --database FILE --listen ADDRESS:PORT``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.server import MasterServer, log_formatter
+
+_LARGEST_PORT = 65535
+
+_log = logging.getLogger("slapos_wendelin.master")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a master until SIGTERM or SIGINT; return the exit status."""
+    options = _parser().parse_args(arguments)
+    _configure_log(options.log_level)
+    try:
+        host, port = split_listen(options.listen)
+        server = MasterServer(options.database, host, port)
+    except WendelinError as error:
+        print(f"slapos master: {error.message}", file=sys.stderr)
+        if error.remedy:
+            print(f"  {error.remedy}", file=sys.stderr)
+        return error.exit_status
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_serve, args=(server, stop, failures), name="serve")
+    thread.start()
+    _log.info("started url=%s database=%s", server.url, options.database)
+    stop.wait()
+    server.stop()
+    thread.join()
+    _log.info("stopped")
+    return 1 if failures else 0
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return the host and the port of ADDRESS:PORT, with brackets around an IPv6 address.
+
+    :raises ListenError: when it is not of that form.
+    """
+    host, _, port = listen.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+        raise ListenError(f"--listen is {listen!r}", "write ADDRESS:PORT, such as 127.0.0.1:5000")
+    return host, int(port)
+
+
+def _serve(server: MasterServer, stop: threading.Event, failures: list[BaseException]) -> None:
+    """Serve, and end the program when serving fails."""
+    try:
+        server.serve()
+    except BaseException as error:
+        _log.exception("serving failed")
+        failures.append(error)
+    finally:
+        stop.set()
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m slapos_wendelin.master",
+        description="Run the slap master in the foreground.",
+    )
+    parser.add_argument("--database", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error")
+    )
+    return parser
+
+
+def _configure_log(level: str) -> None:
+    """Send the log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(log_formatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Flask application: blueprints, limits, and how errors are told."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flask import Flask, Response, g, jsonify, request
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
+
+from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master import api, hateoas, protocol
+from slapos_wendelin.master.context import EXTENSION, Context, Presence, identify
+from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import MasterError, TooLargeError
+
+#: The largest body that is read, in bytes.
+BODY_LIMIT = 4 * 1024 * 1024
+
+#: How much of a body that is too large is thrown away before the answer, in bytes: a client that is
+#: still sending when the connection closes does not see the answer.
+_DISCARD_LIMIT = 32 * 1024 * 1024
+
+#: The longest reason phrase, in characters.
+_REASON_LIMIT = 1500
+
+_log = logging.getLogger(__name__)
+
+
+def create_application(database: Database) -> Flask:
+    """Return the application that serves a database."""
+    application = Flask(__name__)
+    application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
+    application.extensions[EXTENSION] = Context(database, Presence(database))
+    application.before_request(_begin)
+    application.before_request(_check_size)
+    application.before_request(identify)
+    application.after_request(_log_request)
+    for blueprint in (protocol.blueprint, hateoas.blueprint, api.blueprint):
+        application.register_blueprint(blueprint)
+    application.register_error_handler(WendelinError, _tell_refusal)
+    application.register_error_handler(HTTPException, _tell_http_error)
+    application.register_error_handler(OperationalError, _tell_database_error)
+    application.register_error_handler(Exception, _tell_failure)
+    return application
+
+
+def _begin() -> None:
+    """Note when the request began."""
+    g.began = time.monotonic()
+
+
+def _check_size() -> None:
+    """Refuse a body that is too large, after reading what is likely to be on its way already."""
+    length = request.content_length or 0
+    if length <= BODY_LIMIT:
+        return
+    left = min(length, _DISCARD_LIMIT)
+    stream = request.environ["wsgi.input"]
+    while left > 0 and (piece := stream.read(min(left, 65536))):
+        left -= len(piece)
+    raise TooLargeError(
+        f"the body has {length} bytes", f"send {BODY_LIMIT} bytes ({BODY_LIMIT >> 20} MiB) at most"
+    )
+
+
+def _log_request(response: Response) -> Response:
+    """Log one line for each request; a failed one at a level that is shown by default."""
+    level = logging.DEBUG if response.status_code < 400 else logging.WARNING  # noqa: PLR2004
+    duration = 1000 * (time.monotonic() - g.get("began", time.monotonic()))
+    _log.log(
+        level,
+        "request method=%s path=%s status=%d milliseconds=%.1f caller=%s",
+        request.method,
+        request.path,
+        response.status_code,
+        duration,
+        request.remote_addr,
+    )
+    return response
+
+
+def _tell_refusal(error: WendelinError) -> Response:
+    """Answer with an error's own status."""
+    status = error.status if isinstance(error, MasterError) else 500
+    _log.warning("refused path=%s status=%d error=%s", request.path, status, error)
+    return _answer(status, error.message, error.remedy)
+
+
+def _tell_http_error(error: HTTPException) -> Response:
+    """Answer with the status that Flask or Werkzeug chose."""
+    if isinstance(error, RequestEntityTooLarge):
+        return _tell_refusal(
+            TooLargeError("the body is too large", f"send {BODY_LIMIT >> 20} MiB at most")
+        )
+    answer = _answer(error.code or 500, error.description or error.name, "")
+    for name, value in error.get_headers():
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer
+
+
+def _tell_database_error(error: OperationalError) -> Response:
+    """Answer that the database cannot be written or read; the transaction was rolled back."""
+    _log.error("database failed path=%s error=%s", request.path, error.orig)
+    return _answer(
+        503,
+        f"the master's database fails: {error.orig}",
+        "nothing was changed; look at the disk of the master and send the request again",
+    )
+
+
+def _tell_failure(error: Exception) -> Response:
+    """Answer that the master has a fault; what it is goes to the log only."""
+    _log.error("fault path=%s", request.path, exc_info=error)
+    return _answer(500, "the master failed to answer this request", "see the master's log")
+
+
+def _answer(status: int, message: str, remedy: str) -> Response:
+    """Return an error as JSON below /v1, elsewhere as text and as the reason phrase.
+
+    The reason phrase is all that the slap library shows of an error.
+    """
+    if request.path.startswith("/v1/"):
+        response = jsonify({"error": message, "remedy": remedy})
+        response.status_code = status
+        return response
+    whole = f"{message} ({remedy})" if remedy else message
+    response = Response(whole, mimetype="text/plain")
+    reason = " ".join(whole.encode("ascii", "replace").decode().split())
+    if len(reason) > _REASON_LIMIT:
+        reason = f"{reason[: _REASON_LIMIT - 3]}..."
+    response.status = f"{status} {reason or HTTP_STATUS_CODES.get(status, '')}"
+    return response

@@ -1,0 +1,202 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A client of the master's /v1 API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+
+from slapos_wendelin.errors import WendelinError
+
+Document = dict[str, Any]
+
+
+class MasterUnreachableError(WendelinError):
+    """The master does not answer."""
+
+
+class MasterAnswerError(WendelinError):
+    """The master answered with an error.
+
+    :param status: the HTTP status of the answer.
+    """
+
+    def __init__(self, status: int, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.status = status
+
+
+class NotFoundError(MasterAnswerError):
+    """The master does not know what was asked for."""
+
+
+class MasterClient:
+    """Calls the /v1 API of one master.
+
+    Every method raises `MasterUnreachableError` when the master does not answer in time,
+    `NotFoundError` for what it does not know and `MasterAnswerError` for every other refusal. One
+    client serves one thread.
+    """
+
+    def __init__(self, url: str, timeout: float = 30.0) -> None:
+        """Make a client; nothing is sent yet.
+
+        :param url: the master's URL, the same as the slap protocol's.
+        :param timeout: how long to wait for an answer, in seconds.
+        """
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        self._session = requests.Session()
+        # A proxy of the environment is none of the master's business.
+        self._session.trust_env = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def health(self) -> Document:
+        """Return the master's health: ``{"status": "ok"}``."""
+        return self._call("GET", "health")
+
+    def put_computer(
+        self,
+        reference: str,
+        datacenter: str | None = None,
+        region: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Document:
+        """Register a computer or change what is known of it; None leaves a value as it is."""
+        values = {"datacenter": datacenter, "region": region, "labels": labels}
+        body = {key: value for key, value in values.items() if value is not None}
+        return self._call("PUT", f"computers/{_quoted(reference)}", body=body)
+
+    def computers(self) -> list[Document]:
+        """Return every computer."""
+        return self._call("GET", "computers")
+
+    def put_product(
+        self,
+        name: str,
+        release_url: str,
+        software_type: str = "default",
+        version: str = "",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> Document:
+        """Put a product into the catalog or replace it."""
+        body = {
+            "release_url": release_url,
+            "software_type": software_type,
+            "version": version,
+            "defaults": dict(defaults or {}),
+        }
+        return self._call("PUT", f"products/{_quoted(name)}", body=body)
+
+    def product(self, name: str) -> Document:
+        """Return a product of the catalog."""
+        return self._call("GET", f"products/{_quoted(name)}")
+
+    def products(self) -> list[Document]:
+        """Return the catalog."""
+        return self._call("GET", "products")
+
+    def instances(self) -> list[Document]:
+        """Return every instance tree, its children in ``children``."""
+        return self._call("GET", "instances")
+
+    def instance(self, reference: str) -> Document:
+        """Return a root by the reference it was requested under, or any instance by its guid."""
+        return self._call("GET", f"instances/{_quoted(reference)}")
+
+    def status(self) -> Document:
+        """Return data centers, computers, software releases and instance trees."""
+        return self._call("GET", "status")
+
+    def wait_due(self, computer: str, after: int = 0, timeout: float = 60.0) -> Document:
+        """Wait until a computer has work newer than a number.
+
+        :param after: the ``number`` of the last answer; 0 for everything.
+        :param timeout: how long the master may hold the request, in seconds.
+        :returns: ``number``, ``software`` and ``instances``; after the timeout the same number and
+            two empty lists.
+        """
+        return self._call(
+            "GET",
+            f"computers/{_quoted(computer)}/due",
+            query={"after": after, "timeout": timeout},
+            timeout=self._timeout + timeout,
+        )
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, float] | None = None,
+        body: Document | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send one request and return the document of the answer."""
+        try:
+            answer = self._session.request(
+                method,
+                f"{self.url}/v1/{path}",
+                params=query,
+                json=body,
+                timeout=timeout or self._timeout,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise MasterUnreachableError(
+                f"the master at {self.url} does not answer: {_reason(error)}",
+                "start it, or correct the URL",
+            ) from error
+        try:
+            document = answer.json()
+        except ValueError as error:
+            raise MasterAnswerError(
+                answer.status_code,
+                f"what answers at {self.url} is not a master (status {answer.status_code})",
+                "correct the URL",
+            ) from error
+        if answer.ok:
+            return document
+        kind = (
+            NotFoundError if answer.status_code == requests.codes.not_found else MasterAnswerError
+        )
+        told = document if isinstance(document, dict) else {}
+        raise kind(
+            answer.status_code,
+            told.get("error", f"the master answered with status {answer.status_code}"),
+            told.get("remedy", ""),
+        )
+
+
+def _quoted(name: str) -> str:
+    """Return a name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Return the innermost cause of a failed request in a few words."""
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    return getattr(cause, "strerror", None) or type(cause).__name__

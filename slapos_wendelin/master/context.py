@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every request handler needs: the database, the callers, the computers seen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import cast
+from urllib.parse import urlsplit
+
+from flask import current_app, g, request
+from sqlalchemy import update
+
+from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import ForbiddenError
+from slapos_wendelin.master.models import Computer
+
+#: The key of the context among the extensions of the Flask application.
+EXTENSION = "wendelin-master"
+
+#: How long a contact stays in memory only, in seconds, so that a poll seldom writes.
+_CONTACT_INTERVAL = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends the request."""
+
+    #: The address that it comes from.
+    address: str
+    #: Whether it may do everything. True for all: the master listens on loopback only.
+    trusted: bool
+
+
+class Presence:
+    """When each computer last asked for its work."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._seen: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+
+    def seen(self, reference: str) -> None:
+        """Note that a computer asks now."""
+        now = time.time()
+        with self._lock:
+            self._seen[reference] = now
+            write = now - self._written.get(reference, 0.0) > _CONTACT_INTERVAL
+            if write:
+                self._written[reference] = now
+        if write:
+            with self._database.writing() as session:
+                session.execute(
+                    update(Computer).where(Computer.reference == reference).values(contacted_at=now)
+                )
+
+    def last(self, host: Computer) -> float | None:
+        """Return when the computer last asked, in seconds since the epoch, or None."""
+        with self._lock:
+            return self._seen.get(host.reference, host.contacted_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the application keeps between requests."""
+
+    database: Database
+    presence: Presence
+
+
+def context() -> Context:
+    """Return the context of the application that handles the request."""
+    return cast("Context", current_app.extensions[EXTENSION])
+
+
+def identify() -> None:
+    """Set ``flask.g.caller``: the one place where certificates will tell who calls.
+
+    :raises ForbiddenError: for a request that a web page sent. Every program on loopback is
+        trusted, and a browser is a program that runs what strangers wrote: its cross-site posts
+        carry an Origin, and its rebound names are not those of loopback.
+    """
+    host = urlsplit(f"//{request.host}").hostname or ""
+    if "Origin" in request.headers or not _is_address(host):
+        raise ForbiddenError(
+            f"requests from web pages are refused (Host: {host})",
+            "call by IP address or localhost, and not from a browser",
+        )
+    g.caller = Caller(address=request.remote_addr or "", trusted=True)
+
+
+def _is_address(host: str) -> bool:
+    """Say whether a host is an IP address or localhost."""
+    if host == "localhost":
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

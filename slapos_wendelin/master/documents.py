@@ -1,0 +1,141 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documents that the slap library reads, made from the database's rows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from slapos.slap.slap import Computer as SlapComputer
+from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareRelease
+
+from slapos_wendelin.master.checks import DESTROYED, STARTED
+from slapos_wendelin.master.models import Computer, Instance, Partition
+
+_Document = TypeVar("_Document")
+
+_IN_ORDER = "#access Instance correctly {state}"
+
+
+def computer_document(host: Computer) -> SlapComputer:
+    """Return a computer with its software releases and all its partitions."""
+    return _with(
+        SlapComputer(host.reference),
+        _software_release_list=[
+            _release(each.url, host.reference, each.requested_state) for each in host.software
+        ],
+        _computer_partition_list=[partition_document(each) for each in host.partitions],
+    )
+
+
+def partition_document(place: Partition) -> ComputerPartition:
+    """Return a partition as slapgrid processes it.
+
+    A free one is "destroyed" without a software release, which slapgrid skips. The access status is
+    left out while an instance is not in order: slapgrid then reports at each pass, so that the
+    error's text is the latest.
+    """
+    host = place.computer.reference
+    instance = place.instance
+    if instance is None:
+        return _with(
+            ComputerPartition(host, place.reference),
+            _instance_guid=None,
+            _need_modification=0,
+            _requested_state=DESTROYED,
+            _software_release_document=None,
+            _parameter_dict={},
+            _connection_dict={},
+        )
+    document = _with(
+        ComputerPartition(host, place.reference),
+        _instance_guid=instance.guid,
+        _need_modification=1,
+        _requested_state=instance.state,
+        _software_release_document=_release(instance.software_release, host),
+        _parameter_dict=_parameters(instance, place),
+        _connection_dict=dict(instance.connection),
+        _filter_dict={key: _flat(value) for key, value in instance.sla.items()},
+    )
+    if instance.reported_state == STARTED and not instance.error:
+        _with(document, _access_status=_IN_ORDER.format(state=STARTED))
+    return document
+
+
+def instance_document(instance: Instance) -> SoftwareInstance:
+    """Return an instance as its requester sees it."""
+    place = instance.partition
+    return SoftwareInstance(
+        _instance_guid=instance.guid,
+        _requested_state=instance.state,
+        _access_status=access_status(instance),
+        _connection_dict=dict(instance.connection),
+        _parameter_dict=dict(instance.parameters)
+        if place is None
+        else _parameters(instance, place),
+        slap_computer_id="" if place is None else place.computer.reference,
+        slap_computer_partition_id="" if place is None else place.reference,
+        slap_software_release_url=instance.software_release,
+        slap_software_type=instance.software_type,
+        ip_list=[] if place is None else [tuple(pair) for pair in place.addresses],
+    )
+
+
+def absent_document() -> SoftwareInstance:
+    """Return what a requester sees of an instance to destroy that never was."""
+    return SoftwareInstance(
+        _instance_guid=None,
+        _requested_state=DESTROYED,
+        _access_status="#error no data found",
+        _connection_dict={},
+        _parameter_dict={},
+        slap_computer_id="",
+        slap_computer_partition_id="",
+    )
+
+
+def access_status(instance: Instance) -> str:
+    """Return the last report as SlapOS masters give it: #access or #error, and a text."""
+    if instance.error:
+        return f"#error {instance.error.strip().splitlines()[-1]}"
+    if instance.reported_state:
+        return _IN_ORDER.format(state=instance.reported_state)
+    return f"#error no data found for {instance.guid}"
+
+
+def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:
+    """Return the instance's parameters with those that the slap protocol adds."""
+    root = instance
+    while root.requester is not None:
+        root = root.requester
+    return {
+        **instance.parameters,
+        "instance_title": instance.reference,
+        "root_instance_title": root.reference,
+        "root_instance_short_title": root.reference,
+        "slap_software_type": instance.software_type,
+        "slap_software_release_url": instance.software_release,
+        "slap_computer_id": place.computer.reference,
+        "slap_computer_partition_id": place.reference,
+        "slave_instance_list": [],
+        "ip_list": [tuple(pair) for pair in place.addresses],
+        "full_ip_list": [],
+        "timestamp": str(instance.number),
+    }
+
+
+def _release(url: str, computer: str, state: str | None = None) -> SoftwareRelease:
+    """Return a software release of a computer."""
+    document = SoftwareRelease(url, computer)
+    return document if state is None else _with(document, _requested_state=state)
+
+
+def _with(document: _Document, **attributes: object) -> _Document:
+    """Set the attributes that the slap library's own documents carry, and return the document."""
+    vars(document).update(attributes)
+    return document
+
+
+def _flat(value: object) -> str:
+    """Return an SLA value as text."""
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Numbers that grow with every change, and the board on which computers wait for theirs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master.models import Computer, Instance, Property, Software
+
+#: The key of ``Session.info`` that holds the computers with new work of a transaction.
+_NEWS = "wendelin.due"
+
+
+def next_number(session: Session) -> int:
+    """Return a number larger than all before it.
+
+    It is the time in microseconds, or one more than the last number when the clock stands or goes
+    back. So numbers stay new even when an older copy of the database is put back, and a computer
+    that kept a number of the lost time still sees later changes as changes.
+    """
+    last = session.get(Property, "last_number")
+    if last is None:
+        last = Property(name="last_number", value=0)
+        session.add(last)
+    last.value = max(last.value + 1, time.time_ns() // 1000)
+    return last.value
+
+
+def touch_computer(session: Session, computer: Computer) -> int:
+    """Give the computer new work and return its number."""
+    computer.number = next_number(session)
+    session.info.setdefault(_NEWS, {})[computer.reference] = computer.number
+    return computer.number
+
+
+def touch_instance(session: Session, instance: Instance) -> None:
+    """Make the instance's partition due on whatever computer it is."""
+    if instance.partition is not None:
+        instance.number = touch_computer(session, instance.partition.computer)
+
+
+def touch_software(session: Session, software: Software) -> None:
+    """Make the software release due on its computer."""
+    software.number = touch_computer(session, software.computer)
+
+
+def take_news(session: Session) -> dict[str, int]:
+    """Return and forget the computers that got work in the session's transaction."""
+    return session.info.pop(_NEWS, {})
+
+
+class Board:
+    """The newest number of each computer, in memory, and the requests that wait for a newer one."""
+
+    def __init__(self, waiting_limit: int = 48) -> None:
+        """Start with nothing known.
+
+        :param waiting_limit: how many requests may wait at once; each holds a thread of the server.
+        """
+        self._condition = threading.Condition()
+        self._numbers: dict[str, int] = {}
+        self._waiting = 0
+        self._waiting_limit = waiting_limit
+        self._closed = False
+
+    def publish(self, news: Mapping[str, int]) -> None:
+        """Wake those who wait for the computers in the news."""
+        if not news:
+            return
+        with self._condition:
+            for reference, number in news.items():
+                self._numbers[reference] = max(number, self._numbers.get(reference, 0))
+            self._condition.notify_all()
+
+    def wait(self, reference: str, known: int, after: int, timeout: float) -> int:
+        """Return the computer's number as soon as it is larger than `after`, or after the timeout.
+
+        :param known: the number that the database held just before the call.
+        :param timeout: seconds.
+        """
+        with self._condition:
+
+            def newest() -> int:
+                return max(known, self._numbers.get(reference, 0))
+
+            if newest() <= after and self._waiting < self._waiting_limit:
+                self._waiting += 1
+                try:
+                    self._condition.wait_for(lambda: self._closed or newest() > after, timeout)
+                finally:
+                    self._waiting -= 1
+            return newest()
+
+    def close(self) -> None:
+        """Let everyone who waits go, so that the server can stop."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()

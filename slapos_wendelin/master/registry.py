@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Computers, their partitions and their software releases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name
+from slapos_wendelin.master.due import touch_software
+from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, UnknownError
+from slapos_wendelin.master.models import Computer, Instance, Partition, Software
+from slapos_wendelin.master.placement import Candidate
+
+
+def computer(session: Session, reference: str) -> Computer:
+    """Return a computer.
+
+    :raises UnknownError: when it is not registered.
+    """
+    found = session.scalar(select(Computer).where(Computer.reference == reference))
+    if found is None:
+        raise UnknownError(
+            f"computer {reference!r} is not registered",
+            f"register it with PUT /v1/computers/{reference}",
+        )
+    return found
+
+
+def partition(session: Session, computer_reference: str, reference: str) -> Partition:
+    """Return a partition of a computer.
+
+    :raises UnknownError: when there is none of that name.
+    """
+    found = session.scalar(
+        select(Partition)
+        .join(Computer)
+        .where(Computer.reference == computer_reference, Partition.reference == reference)
+    )
+    if found is None:
+        raise UnknownError(
+            f"computer {computer_reference!r} has no partition {reference!r}",
+            "run `slapos node format` there",
+        )
+    return found
+
+
+def instance_in(session: Session, computer_reference: str, reference: str) -> Instance:
+    """Return the instance in a partition.
+
+    :raises UnknownError: when the partition does not exist or is free.
+    """
+    instance = partition(session, computer_reference, reference).instance
+    if instance is None:
+        raise UnknownError(f"partition {reference!r} of {computer_reference!r} holds no instance")
+    return instance
+
+
+def put_computer(
+    session: Session,
+    reference: str,
+    datacenter: str | None,
+    region: str | None,
+    labels: Mapping[str, str] | None,
+) -> Computer:
+    """Register a computer, or change what is known of it; None leaves a value as it is."""
+    found = session.scalar(select(Computer).where(Computer.reference == reference))
+    if found is None:
+        found = Computer(reference=check_name(reference, "the computer's reference"))
+        session.add(found)
+    if datacenter is not None:
+        found.datacenter = datacenter
+    if region is not None:
+        found.region = region
+    if labels is not None:
+        found.labels = dict(labels)
+    session.flush()
+    return found
+
+
+def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Computer:
+    """Take over what ``slapos node format`` measured, registering the computer when it is new.
+
+    A partition that is missing from the configuration is forgotten when it is free, and kept, but
+    not offered, while an instance is in it.
+
+    :raises InvalidRequestError: when the configuration is not what format sends, or names a
+        partition twice.
+    """
+    name = check_name(configuration.get("reference"), "the computer's reference")
+    described = _described_partitions(configuration, name)
+    found = put_computer(session, name, None, None, None)
+    found.address = str(configuration.get("address") or "")
+    known = {each.reference: each for each in found.partitions}
+    for reference, addresses in described.items():
+        if reference not in known:
+            found.partitions.append(Partition(reference=reference, addresses=addresses))
+        else:
+            known[reference].offered = True
+            known[reference].addresses = addresses
+    for reference in known.keys() - described.keys():
+        known[reference].offered = False
+        forget_if_unused(known[reference])
+    session.flush()
+    return found
+
+
+def forget_if_unused(place: Partition) -> None:
+    """Remove a partition that is neither offered nor used."""
+    if not place.offered and place.instance is None:
+        place.computer.partitions.remove(place)
+
+
+def supply(session: Session, host: Computer, url: str, state: str = AVAILABLE) -> Software | None:
+    """Ask for a software release on a computer, or for its removal.
+
+    :returns: None when the removal of something unknown was asked for.
+    :raises ConflictError: when instances still use what is to be removed.
+    """
+    found = find_software(session, host, url)
+    if state == DESTROYED:
+        _check_unused(session, host, url)
+        if found is None:
+            return None
+    if found is None:
+        found = Software(computer=host, url=url, requested_state="")
+        session.add(found)
+    if found.requested_state != state or found.reported_state == "error":
+        found.requested_state = state
+        session.flush()
+        touch_software(session, found)
+    return found
+
+
+def find_software(session: Session, host: Computer, url: str) -> Software | None:
+    """Return a release on a computer, or None."""
+    return session.scalar(
+        select(Software).where(Software.computer_id == host.id, Software.url == url)
+    )
+
+
+def candidates(session: Session) -> list[Candidate]:
+    """Return every computer as placement sees it."""
+    hosts = session.scalars(select(Computer)).all()
+    rows = session.execute(
+        select(Partition.computer_id, Partition.reference, Instance.id)
+        .outerjoin(Instance, Instance.partition_id == Partition.id)
+        .where(Partition.offered)
+    ).all()
+    capacity: dict[int, int] = {}
+    free: dict[int, list[str]] = {}
+    for computer_id, reference, instance_id in rows:
+        capacity[computer_id] = capacity.get(computer_id, 0) + 1
+        if instance_id is None:
+            free.setdefault(computer_id, []).append(reference)
+    return [
+        Candidate(
+            reference=host.reference,
+            datacenter=host.datacenter,
+            region=host.region,
+            labels=host.labels,
+            capacity=capacity.get(host.id, 0),
+            free=tuple(free.get(host.id, ())),
+        )
+        for host in hosts
+    ]
+
+
+def users_of(session: Session, host: Computer, url: str) -> Sequence[Instance]:
+    """Return the instances on a computer that use a release and are to stay."""
+    return session.scalars(
+        select(Instance)
+        .join(Partition)
+        .where(
+            Partition.computer_id == host.id,
+            Instance.software_release == url,
+            Instance.state != DESTROYED,
+        )
+    ).all()
+
+
+def _check_unused(session: Session, host: Computer, url: str) -> None:
+    """Refuse when an instance that is to stay uses the release."""
+    users = users_of(session, host, url)
+    if users:
+        names = ", ".join(sorted(each.reference for each in users))
+        raise ConflictError(
+            f"{url} is in use on {host.reference} by {names}", "destroy or upgrade them first"
+        )
+
+
+def _described_partitions(configuration: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+    """Return the addresses of each partition in a configuration, pairs of interface and IP."""
+    described: dict[str, list[Any]] = {}
+    try:
+        for each in configuration["partition_list"]:
+            reference = check_name(each["reference"], f"a partition of {name!r}")
+            if reference in described:
+                raise InvalidRequestError(
+                    f"the configuration of {name!r} names partition {reference!r} twice",
+                    "correct the computer's XML file and run `slapos node format` again",
+                )
+            interface = (each.get("tap") or {}).get("name") or reference
+            described[reference] = [
+                [interface, str(address["addr"])] for address in each["address_list"]
+            ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidRequestError(
+            f"the configuration of {name!r} is not what format sends: {error!r}",
+            "send it with `slapos node format`",
+        ) from error
+    return described

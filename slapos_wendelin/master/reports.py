@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What computers report of their instances and software releases, and what follows from it."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master import registry
+from slapos_wendelin.master.checks import AVAILABLE, DESTROYED
+from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.errors import ConflictError
+from slapos_wendelin.master.models import Computer, Instance, Partition
+
+#: How much of an error's text is kept, in characters; its end says most.
+_ERROR_LIMIT = 20_000
+
+
+def report_state(session: Session, instance: Instance, state: str) -> None:
+    """Keep that an instance is in a state and in order; tell its requester when that is new."""
+    _keep_state(session, instance, state)
+    instance.error = ""
+    instance.error_at = None
+
+
+def report_error(instance: Instance, text: str) -> None:
+    """Keep an instance's error."""
+    instance.error = text[-_ERROR_LIMIT:] or "no text was reported"
+    instance.error_at = time.time()
+
+
+def report_destroyed(session: Session, computer: str, partition: str) -> None:
+    """Free the partition whose instance its computer has destroyed.
+
+    A free partition is left as it is, so that a report may come twice.
+
+    :raises ConflictError: when the instance is to stay.
+    """
+    place = registry.partition(session, computer, partition)
+    instance = place.instance
+    if instance is None:
+        return
+    if instance.state != DESTROYED:
+        raise ConflictError(
+            f"{instance.reference!r} in {partition} of {computer} is to be {instance.state}",
+            "destroy it with `slapos request --state destroyed` first",
+        )
+    report_state(session, instance, DESTROYED)
+    instance.destroyed_at = time.time()
+    instance.connection = {}
+    instance.partition = None
+    session.flush()
+    session.refresh(place)
+    registry.forget_if_unused(place)
+
+
+def set_connection(session: Session, instance: Instance, connection: dict[str, str]) -> None:
+    """Keep what an instance publishes; make its requester due when that is new."""
+    if instance.connection == connection:
+        return
+    instance.connection = connection
+    _tell_requester(session, instance)
+
+
+def bang_tree(session: Session, instance: Instance) -> None:
+    """Make every instance of a tree due."""
+    root = instance.root_id
+    tree = session.scalars(
+        select(Instance).where(
+            or_(Instance.id == root, Instance.tree_id == root), Instance.partition_id.is_not(None)
+        )
+    )
+    for each in tree:
+        touch_instance(session, each)
+
+
+def bang_computer(session: Session, host: Computer) -> None:
+    """Make every instance on a computer due."""
+    for each in session.scalars(
+        select(Instance).join(Partition).where(Partition.computer_id == host.id)
+    ):
+        touch_instance(session, each)
+
+
+def report_software(
+    session: Session, host: Computer, url: str, state: str, error: str = ""
+) -> None:
+    """Keep the state of a software release on a computer.
+
+    Instances wait for a release that failed to build: when it is available at last they become due.
+    """
+    software = registry.find_software(session, host, url)
+    if software is None:
+        return
+    if state == DESTROYED and software.requested_state == DESTROYED:
+        session.delete(software)
+        return
+    failed_before = bool(software.error)
+    software.reported_state = state
+    software.reported_at = time.time()
+    if state != "building":
+        software.error = error[-_ERROR_LIMIT:]
+    if state == AVAILABLE and failed_before:
+        for instance in registry.users_of(session, host, url):
+            touch_instance(session, instance)
+
+
+def _keep_state(session: Session, instance: Instance, state: str) -> None:
+    """Keep a reported state and tell the requester of a new one."""
+    instance.reported_at = time.time()
+    if instance.reported_state != state:
+        instance.reported_state = state
+        _tell_requester(session, instance)
+
+
+def _tell_requester(session: Session, instance: Instance) -> None:
+    """Make the partition of the instance's requester due."""
+    if instance.requester is not None:
+        touch_instance(session, instance.requester)

@@ -1,0 +1,254 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a request for an instance does: create, change, stop, destroy, place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master import registry
+from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
+from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NoCapacityError,
+    UnknownError,
+)
+from slapos_wendelin.master.models import Instance, Partition
+from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, place
+
+#: How many computers a refusal names.
+_EXPLAINED_COMPUTERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRequest:
+    """What a user or an instance asks for."""
+
+    reference: str
+    software_release: str
+    software_type: str = "default"
+    #: started, stopped, destroyed, or None for "as it is", which is started for a new one.
+    state: str | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+    sla: dict[str, object] = field(default_factory=dict)
+
+
+def request_instance(
+    session: Session, request: InstanceRequest, requester: Instance | None
+) -> Instance | None:
+    """Create or change the instance that a request names and return it.
+
+    :param requester: the instance that asks; None for a user, whose instance becomes a root.
+    :returns: None when a requester wants an instance destroyed that never was.
+    :raises InvalidRequestError: for an unknown SLA key, an instance that would request itself or
+        its requester, or a user who destroys what never was.
+    :raises NoCapacityError: when a new instance has no place; nothing is changed then.
+    """
+    level = ServiceLevel.parse(request.sla)
+    instance = _find(session, request.reference, requester)
+    if request.state == DESTROYED:
+        return _request_destruction(session, request, requester, instance)
+    if instance is None:
+        instance = _create(session, request, requester, level)
+    else:
+        _change(session, instance, request, requester)
+    registry.supply(session, _home(instance).computer, instance.software_release)
+    return instance
+
+
+def requester_of(session: Session, computer: str, partition: str) -> Instance:
+    """Return the instance in a partition that sends a request.
+
+    :raises UnknownError: when there is none.
+    :raises ConflictError: when it is being destroyed and may ask for nothing.
+    """
+    instance = registry.instance_in(session, computer, partition)
+    if instance.state == DESTROYED:
+        raise ConflictError(
+            f"{instance.reference!r} in {partition} of {computer} is being destroyed",
+            "request from an instance that is to stay",
+        )
+    return instance
+
+
+def collect_children(session: Session, instance: Instance, references: Collection[str]) -> None:
+    """Destroy the children that the instance did not request in its last run.
+
+    :param references: the names of those that it did request.
+    """
+    for child in instance.children:
+        if child.live and child.reference not in references:
+            destroy(session, child)
+
+
+def destroy(session: Session, instance: Instance) -> None:
+    """Ask for the destruction of an instance and of everything that it requested."""
+    instance.requested_state = DESTROYED
+    _settle(session, instance)
+
+
+def _find(session: Session, reference: str, requester: Instance | None) -> Instance | None:
+    """Return the live instance of that name among the roots, or in the requester's tree."""
+    tree = 0 if requester is None else requester.root_id
+    return session.scalar(
+        select(Instance).where(
+            Instance.tree_id == tree, Instance.reference == reference, Instance.live.is_(True)
+        )
+    )
+
+
+def _request_destruction(
+    session: Session,
+    request: InstanceRequest,
+    requester: Instance | None,
+    instance: Instance | None,
+) -> Instance | None:
+    """Destroy the instance, or find the one of that name that went last."""
+    if instance is not None:
+        _check_no_cycle(instance, requester)
+        destroy(session, instance)
+        return instance
+    tree = 0 if requester is None else requester.root_id
+    gone = session.scalar(
+        select(Instance)
+        .where(Instance.tree_id == tree, Instance.reference == request.reference)
+        .order_by(Instance.id.desc())
+        .limit(1)
+    )
+    if gone is None and requester is None:
+        raise InvalidRequestError(
+            f"there is no instance {request.reference!r} to destroy",
+            "see `slapos service list` for those that exist",
+        )
+    return gone
+
+
+def _create(
+    session: Session, request: InstanceRequest, requester: Instance | None, level: ServiceLevel
+) -> Instance:
+    """Place a new instance."""
+    tree = 0 if requester is None else requester.root_id
+    decision = place(
+        registry.candidates(session),
+        _members(session, tree, level.group) if level.group else (),
+        level,
+    )
+    partition = _partition(session, decision, request.reference)
+    instance = Instance(
+        reference=request.reference,
+        tree_id=tree,
+        requester=requester,
+        software_release=request.software_release,
+        software_type=request.software_type,
+        parameters=request.parameters,
+        sla=request.sla,
+        requested_state=request.state or STARTED,
+        state="",
+        partition=partition,
+        placement=[
+            {
+                "computer": verdict.computer,
+                "chosen": verdict.computer == decision.computer,
+                "score": list(verdict.score),
+                "explanation": verdict.explanation,
+            }
+            for verdict in decision.verdicts
+        ],
+        created_at=time.time(),
+    )
+    session.add(instance)
+    session.flush()
+    _settle(session, instance)
+    return instance
+
+
+def _change(
+    session: Session, instance: Instance, request: InstanceRequest, requester: Instance | None
+) -> None:
+    """Bring an existing instance to what the request says; it stays where it is."""
+    _check_no_cycle(instance, requester)
+    instance.requester = requester
+    instance.sla = request.sla
+    wanted = {
+        "software_release": request.software_release,
+        "software_type": request.software_type,
+        "parameters": request.parameters,
+    }
+    changed = {name: value for name, value in wanted.items() if getattr(instance, name) != value}
+    for name, value in changed.items():
+        setattr(instance, name, value)
+    if changed:
+        touch_instance(session, instance)
+    instance.requested_state = request.state or instance.requested_state
+    _settle(session, instance)
+
+
+def _check_no_cycle(instance: Instance, requester: Instance | None) -> None:
+    """Refuse that an instance requests itself or one that requested it."""
+    above = requester
+    while above is not None:
+        if above is instance:
+            raise InvalidRequestError(
+                f"{requester.reference if requester else ''!r} requests {instance.reference!r},"
+                " which is itself or requested it",
+                "give the requested instance a name of its own",
+            )
+        above = above.requester
+
+
+def _settle(session: Session, instance: Instance) -> None:
+    """Work out the state that the instance and those below it shall have."""
+    states = [instance.requested_state]
+    if instance.requester is not None:
+        states.append(instance.requester.state)
+    state = max(states, key=INSTANCE_STATES.index)
+    if state == instance.state:
+        return
+    instance.state = state
+    if state == DESTROYED:
+        instance.requested_state = DESTROYED
+        instance.live = None
+    touch_instance(session, instance)
+    for child in instance.children:
+        if child.destroyed_at is None:
+            _settle(session, child)
+
+
+def _members(session: Session, tree: int, group: str) -> list[Member]:
+    """Return the placed instances of a group: of one tree, or of the roots."""
+    placed = session.scalars(
+        select(Instance).where(Instance.tree_id == tree, Instance.live.is_(True))
+    )
+    return [
+        Member(_home(instance).computer.reference, _home(instance).computer.datacenter)
+        for instance in placed
+        if instance.sla.get("group") == group
+    ]
+
+
+def _home(instance: Instance) -> Partition:
+    """Return the partition of an instance that is not destroyed yet."""
+    if instance.partition is None:
+        raise UnknownError(f"{instance.reference!r} has no partition")
+    return instance.partition
+
+
+def _partition(session: Session, decision: Decision, reference: str) -> Partition:
+    """Return the row of the partition that placement chose."""
+    if decision.computer is None or decision.partition is None:
+        reasons = [f"{each.computer}: {each.explanation}" for each in decision.verdicts]
+        left_out = len(reasons) - _EXPLAINED_COMPUTERS
+        if left_out > 0:
+            reasons[_EXPLAINED_COMPUTERS:] = [f"and {left_out} more computers"]
+        raise NoCapacityError(
+            f"no computer can host {reference!r}: " + ("; ".join(reasons) or "none is registered"),
+            "add a computer or partitions, change the SLA, or destroy an instance",
+        )
+    return registry.partition(session, decision.computer, decision.partition)

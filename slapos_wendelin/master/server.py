@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP server that runs the application."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+from cheroot.wsgi import Server as CherootServer
+
+from slapos_wendelin.master.application import create_application
+from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import ListenError
+
+#: More than the requests that may wait on the board, so that some threads always answer at once.
+_THREADS = 64
+
+#: How long the server waits for a client that sends or reads nothing, in seconds.
+_SOCKET_TIMEOUT = 20
+
+_SHUTDOWN_TIMEOUT = 5  # seconds
+_HEADER_LIMIT = 64 * 1024  # bytes
+
+_log = logging.getLogger(__name__)
+
+
+class MasterServer:
+    """A master: its database, and the socket on which it answers."""
+
+    def __init__(self, database_path: Path, host: str, port: int) -> None:
+        """Open the database and bind the socket; requests queue until `serve` runs.
+
+        :param host: a loopback address, or localhost.
+        :param port: 0 for any free one; see `address`.
+        :raises ListenError: when the address is not a loopback one or the port is taken.
+        :raises DatabaseError: when the database cannot be used.
+        """
+        check_loopback(host)
+        self._database = Database(database_path)
+        self._server = CherootServer(
+            (host, port),
+            create_application(self._database),
+            numthreads=_THREADS,
+            server_name="slapos-wendelin-master",
+            timeout=_SOCKET_TIMEOUT,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            request_queue_size=256,
+        )
+        self._server.max_request_header_size = _HEADER_LIMIT
+        self._server.error_log = _log_server_error
+        try:
+            self._server.prepare()
+        except OSError as error:
+            self._database.close()
+            raise _listen_error(host, port, error) from error
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port on which it listens."""
+        return self._server.bind_addr[0], self._server.bind_addr[1]
+
+    @property
+    def url(self) -> str:
+        """The URL at which it answers."""
+        host, port = self.address
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def serve(self) -> None:
+        """Answer requests until `stop` is called."""
+        self._server.serve()
+
+    def stop(self) -> None:
+        """Let requests that run end, let those that wait go, close the socket and the database."""
+        self._database.board.close()
+        self._server.stop()
+        self._database.close()
+
+
+def check_loopback(host: str) -> None:
+    """Refuse to listen in clear where others than this machine's programs can call.
+
+    :raises ListenError: when the host is not a loopback address.
+    """
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ListenError(
+            f"the master will not listen in clear on {host!r}, which is not a loopback address",
+            "use 127.0.0.1 or ::1; every caller is trusted",
+        )
+
+
+def _listen_error(host: str, port: int, error: OSError) -> ListenError:
+    """Return the error that says why the port cannot be had."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE or _answers(host, port):
+        return ListenError(
+            f"port {port} of {host} is taken by another program",
+            f"see which with `ss -ltnp 'sport = :{port}'`, stop it, or choose another port",
+        )
+    return ListenError(
+        f"the master cannot listen on port {port} of {host}: {reason}",
+        "choose another address or port",
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    """Say whether something accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _log_server_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+    """Send the server's own messages to the log."""
+    _log.log(level, "server message=%s", msg.strip(), exc_info=traceback)
+
+
+def log_formatter() -> logging.Formatter:
+    """Return a formatter that writes each record on one line: time in UTC, level, logger, text."""
+    return _OneLineFormatter()
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Writes a record, its traceback included, on one line."""
+
+    converter = time.gmtime
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s event=%(message)s",
+            "%Y-%m-%dT%H:%M:%S",
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's one line."""
+        return (
+            super().format(record).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        )

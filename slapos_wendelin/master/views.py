@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The JSON documents of the /v1 API, made from the database's rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master.errors import UnknownError
+from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Product, Software
+
+
+def find_instance(session: Session, reference: str) -> Instance:
+    """Return an instance by its guid, or a live root by its reference.
+
+    :raises UnknownError: when there is none.
+    """
+    match = re.fullmatch(GUID_PREFIX + "([0-9]{1,18})", reference)
+    if match is not None:
+        instance = session.get(Instance, int(match[1]))
+    else:
+        instance = session.scalar(
+            select(Instance).where(
+                Instance.tree_id == 0, Instance.reference == reference, Instance.live.is_(True)
+            )
+        )
+    if instance is None:
+        raise UnknownError(
+            f"there is no instance {reference!r}", "see GET /v1/instances or `slapos service list`"
+        )
+    return instance
+
+
+def roots(session: Session) -> list[Instance]:
+    """Return the roots of the trees of which something is still there, by reference."""
+    present = session.scalars(select(Instance).where(Instance.destroyed_at.is_(None))).all()
+    wanted = {each.root_id for each in present}
+    found = [session.get_one(Instance, row) for row in wanted]
+    return sorted(found, key=lambda each: (each.reference, each.id))
+
+
+def instance_view(instance: Instance) -> dict[str, Any]:
+    """Return an instance with the instances below it that are still there."""
+    place = instance.partition
+    return {
+        "reference": instance.reference,
+        "guid": instance.guid,
+        "software_type": instance.software_type,
+        "release_url": instance.software_release,
+        "requested_state": instance.requested_state,
+        "state": instance.state,
+        "reported_state": instance.reported_state,
+        "reported_at": timestamp(instance.reported_at),
+        "error": (
+            {"text": instance.error, "time": timestamp(instance.error_at)}
+            if instance.error
+            else None
+        ),
+        "computer": None if place is None else place.computer.reference,
+        "datacenter": None if place is None else place.computer.datacenter,
+        "partition": None if place is None else place.reference,
+        "addresses": [] if place is None else [address for _, address in place.addresses],
+        "parameters": decoded(instance.parameters),
+        "connection": decoded(instance.connection),
+        "sla": instance.sla,
+        "placement": instance.placement,
+        "number": instance.number,
+        "created_at": timestamp(instance.created_at),
+        "destroyed_at": timestamp(instance.destroyed_at),
+        "children": [
+            instance_view(child) for child in instance.children if child.destroyed_at is None
+        ],
+    }
+
+
+def computer_view(host: Computer, contacted_at: float | None) -> dict[str, Any]:
+    """Return a computer with its use."""
+    offered = [place for place in host.partitions if place.offered]
+    return {
+        "reference": host.reference,
+        "datacenter": host.datacenter,
+        "region": host.region,
+        "labels": host.labels,
+        "address": host.address,
+        "partitions": len(offered),
+        "partitions_used": sum(place.instance is not None for place in offered),
+        "contacted_at": timestamp(contacted_at),
+        "number": host.number,
+        "software": [software_view(each) for each in host.software],
+    }
+
+
+def software_view(software: Software) -> dict[str, Any]:
+    """Return a software release of a computer."""
+    return {
+        "computer": software.computer.reference,
+        "url": software.url,
+        "requested_state": software.requested_state,
+        "reported_state": software.reported_state,
+        "reported_at": timestamp(software.reported_at),
+        "error": software.error or None,
+        "number": software.number,
+    }
+
+
+def product_view(product: Product) -> dict[str, Any]:
+    """Return an entry of the catalog."""
+    return {
+        "name": product.name,
+        "release_url": product.release_url,
+        "software_type": product.software_type,
+        "version": product.version,
+        "defaults": product.defaults,
+    }
+
+
+def due_view(host: Computer, after: int) -> dict[str, Any]:
+    """Return the work of a computer that is newer than a number."""
+    return {
+        "number": max(host.number, after),
+        "software": [software_view(each) for each in host.software if each.number > after],
+        "instances": [
+            {
+                "partition": place.reference,
+                "guid": place.instance.guid,
+                "reference": place.instance.reference,
+                "state": place.instance.state,
+                "number": place.instance.number,
+            }
+            for place in host.partitions
+            if place.instance is not None and place.instance.number > after
+        ],
+    }
+
+
+def decoded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters as people read them: a JSON text that is alone under ``_`` as values."""
+    if list(values) == ["_"]:
+        try:
+            inner = json.loads(values["_"])
+        except ValueError:
+            return values
+        if isinstance(inner, dict):
+            return inner
+    return values
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Return a time in ISO 8601, UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,26 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real master on a loopback port."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from master_cloud import Cloud
+
+from slapos_wendelin.master.server import MasterServer
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    running = Cloud(server.url)
+    yield running
+    running.client.close()
+    server.stop()
+    thread.join()
