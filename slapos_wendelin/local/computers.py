@@ -20,6 +20,8 @@ computer_id = {name}
 master_url = {master_url}
 software_root = {folder}/soft
 instance_root = {folder}/inst
+pidfile_software = {folder}/software.pid
+pidfile_instance = {folder}/instance.pid
 shared_part_list =
   {shared_parts}
 
@@ -35,6 +37,12 @@ alter_user = False
 alter_network = False
 create_tap = False
 partition_has_ipv6_range = False
+"""
+
+COMPUTER = """\
+[computer]
+address = {address}/255.255.255.255
+software_user = {user}
 """
 
 PARTITION = """\
@@ -60,9 +68,7 @@ def configure_computer(home: Home, name: str) -> None:
     )
     write_atomically(home.computer_configuration(name), text)
     user = getpass.getuser()
-    definition = [
-        f"[computer]\naddress = {home.network}.0.1/255.255.255.255\nsoftware_user = {user}\n"
-    ]
+    definition = [COMPUTER.format(address=f"{home.network}.0.1", user=user)]
     definition += [
         PARTITION.format(number=number, address=home.partition_address(name, number), user=user)
         for number in range(PARTITION_COUNT)
@@ -93,6 +99,6 @@ def run_slapos(home: Home, *arguments: str) -> str:
         said = lines[-1] if lines else "it said nothing"
         raise CommandError(
             f"slapos {' '.join(arguments)} failed: {said}",
-            "run it by hand: ./wendelin run slapos ...",
+            "run it by hand: ./wendelin run slapos",
         )
     return result.stdout

@@ -25,7 +25,7 @@ SOCKET_PATH_LIMIT = 107
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one environment. Two environments do not meet: each has addresses of its own."""
+    """The folder of one environment and its addresses, which no other environment uses."""
 
     root: Path
     #: First two numbers of every address, such as 127.77.
@@ -63,7 +63,7 @@ class Home:
         return self.root / "computers" / name
 
     def computer_configuration(self, name: str) -> Path:
-        """The slapos.cfg of a computer."""
+        """Path of a computer's slapos.cfg."""
         return self.computer(name) / "slapos.cfg"
 
     @property

@@ -16,6 +16,7 @@ from xmlrpc.client import Fault
 
 import psutil
 from slapos.grid.svcbackend import getSupervisorRPC
+from supervisor.xmlrpc import Faults
 
 from slapos_wendelin.errors import CommandError, MissingRequirementError
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
@@ -45,7 +46,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 PROGRAM = """\
 [program:{name}]
 command = {setpriv} --pdeathsig TERM -- {command}
-autostart = true
+autostart = {autostart}
 autorestart = true
 startsecs = 1
 startretries = 1000000
@@ -91,6 +92,16 @@ class Services:
                 f"look into {self.home.log}/services.log",
             )
 
+    def start_computers(self) -> None:
+        """Start the services of the computers that do not run. Safe to repeat."""
+        with getSupervisorRPC(str(self.socket)) as supervisor:
+            for name in DATA_CENTERS:
+                try:
+                    supervisor.startProcess(name, False)
+                except Fault as fault:
+                    if fault.faultCode != Faults.ALREADY_STARTED:
+                        raise
+
     def running(self) -> bool:
         """Return whether the supervisord of the services answers."""
         return _answers(self.socket)
@@ -125,7 +136,12 @@ class Services:
         text = SUPERVISORD.format(root=self.home.root, log=self.home.log, socket=self.socket)
         for name, command in programs.items():
             text += "\n" + PROGRAM.format(
-                name=name, command=command, log=self.home.log, setpriv=shutil.which("setpriv")
+                name=name,
+                command=command,
+                # Computers start once the master knows them.
+                autostart=name == "master",
+                log=self.home.log,
+                setpriv=shutil.which("setpriv"),
             )
         if self.configuration.exists() and self.configuration.read_text() == text:
             return False

@@ -1,0 +1,243 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring up the environment and its cluster, step by step. Every step may be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slapos.slap import slap
+
+from slapos_wendelin.errors import CommandError, WendelinError
+from slapos_wendelin.local.computers import configure_computer, format_computer, run_slapos
+from slapos_wendelin.local.home import DATA_CENTERS, PARTITION_COUNT, Home
+from slapos_wendelin.local.progress import Progress, Say
+from slapos_wendelin.local.services import Services
+from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
+from slapos_wendelin.recipe.cluster import write_atomically
+
+#: The product that the environment offers, and the instance that it requests.
+PRODUCT = "wendelin-cluster"
+#: Seconds without any change after which waiting for the cluster is given up.
+PATIENCE = 180.0
+MASTER_START_TIME = 30.0
+#: Lines of a log that an error shows.
+LOG_LINES = 4
+
+Answer = TypeVar("Answer")
+
+
+class Environment:
+    """One environment and the release that it shall run."""
+
+    def __init__(self, home: Home, release: Path) -> None:
+        self.home = home
+        self.release_url = str(release / "software" / "wendelin" / "software.cfg")
+        self.release = release
+        self.services = Services(home)
+        self.master = MasterClient(home.master_url)
+
+    def up(self, progress: Progress) -> Document:
+        """Start everything and wait until the cluster serves; return what it publishes."""
+        with progress.step("start the master"):
+            self._configure()
+            self.services.start()
+            wait_for(self.master.health, MASTER_START_TIME, "the master does not answer")
+        with progress.step(f"register {len(DATA_CENTERS)} computers"):
+            self._register_computers()
+            self.services.start_computers()
+        with progress.step("build the software release") as say:
+            self._supply()
+            self._wait_for_software(say)
+        with progress.step(f"slapos request {PRODUCT}"):
+            self.master.put_product(PRODUCT, self.release_url, version=self.release.name)
+            run_slapos(self.home, "request", PRODUCT)
+        with progress.step("start the nodes of the cluster") as say:
+            return self._wait_for_nodes(say)
+
+    def prove(self, progress: Progress, published: Document) -> str:
+        """Run the small example on the cluster; return its last line."""
+        with progress.step("run examples/digits.py --small as proof") as say:
+            command = [str(self.programs / "analytics-python"), "examples/digits.py", "--small"]
+            environment = os.environ | client_environment(published)
+            output: deque[str] = deque(maxlen=LOG_LINES)
+            with subprocess.Popen(
+                command,
+                cwd=self.release,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process:
+                for line in process.stdout or ():
+                    if line.strip():
+                        output.append(line.rstrip())
+                        say(line.strip())
+            if process.returncode:
+                raise CommandError(
+                    "the example failed: " + " | ".join(output), "./wendelin status, then up again"
+                )
+            return "\n".join(output)
+
+    @property
+    def programs(self) -> Path:
+        """Folder of the programs of the built release, as the first computer has it."""
+        # slapgrid names the folder of a release by the MD5 of its URL.
+        digest = hashlib.md5(self.release_url.encode(), usedforsecurity=False).hexdigest()
+        return self.home.computer(next(iter(DATA_CENTERS))) / "soft" / digest / "bin"
+
+    def _configure(self) -> None:
+        """Write every configuration file."""
+        for name in DATA_CENTERS:
+            configure_computer(self.home, name)
+        (self.home.root / "etc").mkdir(exist_ok=True)
+        text = f"[slapos]\nmaster_url = {self.home.master_url}\n\n[slapconsole]\n"
+        write_atomically(self.home.client_configuration, text)
+
+    def _register_computers(self) -> None:
+        """Tell the master where the computers are, and format those that lack partitions."""
+        lacking = []
+        for name, region in DATA_CENTERS.items():
+            computer = self.master.put_computer(name, datacenter=name, region=region)
+            if computer["partitions"] != PARTITION_COUNT:
+                lacking.append(name)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: format_computer(self.home, name), lacking))
+
+    def _supply(self) -> None:
+        """Ask every computer to build the release."""
+        connection = slap()
+        connection.initializeConnection(self.home.master_url)
+        for name in DATA_CENTERS:
+            connection.registerSupply().supply(self.release_url, computer_guid=name)
+
+    def _wait_for_software(self, say: Say) -> None:
+        """Wait until every computer has built the release. Raises CommandError with its reason."""
+        begin = time.time()
+        while True:
+            software = [
+                software
+                for software in self.master.status()["software"]
+                if software["url"] == self.release_url
+            ]
+            for item in software:
+                self._refuse_failed_build(item, begin)
+            missing = [item["computer"] for item in software if not _is_available(item)]
+            if len(software) == len(DATA_CENTERS) and not missing:
+                return
+            if missing:
+                say(f"{', '.join(missing)}: {_last_line(self.home.log / f'{missing[0]}.log')}")
+            time.sleep(0.5)
+
+    def _refuse_failed_build(self, software: Document, begin: float) -> None:
+        """Raise CommandError for a build that failed since *begin* (seconds since the epoch)."""
+        if software["reported_state"] != "error":
+            return
+        if datetime.fromisoformat(software["reported_at"]).timestamp() < begin:
+            return
+        log = self.home.log / f"{software['computer']}.log"
+        lines = (software["error"] or "").strip().splitlines() or ["no reason given"]
+        raise CommandError(
+            f"{software['computer']} could not build the release: {' | '.join(lines[-LOG_LINES:])}",
+            f"mend that (the whole log: {log}), then ./wendelin up again",
+        )
+
+    def _wait_for_nodes(self, say: Say) -> Document:
+        """Wait until every node of the tree is started and well; return what the root publishes."""
+        last_change, last_picture = time.monotonic(), ""
+        while True:
+            root = self.master.instance(PRODUCT)
+            nodes = list(tree(root))
+            faults = {node["reference"]: fault for node in nodes if (fault := self._fault(node))}
+            if not faults:
+                connection: Document = root["connection"]
+                return connection
+            picture = json.dumps(faults, sort_keys=True)
+            if picture != last_picture:
+                last_change, last_picture = time.monotonic(), picture
+            reference, fault = next(iter(faults.items()))
+            say(f"{len(nodes) - len(faults)} of {len(nodes)} well; {reference}: {fault}")
+            if time.monotonic() - last_change > PATIENCE:
+                raise CommandError(
+                    f"{len(faults)} nodes are not well after {PATIENCE:.0f} s without a change: "
+                    + "; ".join(f"{name}: {text}" for name, text in faults.items()),
+                    f"look into {self.home.log} and ./wendelin status",
+                )
+            time.sleep(0.5)
+
+    def _fault(self, node: Document) -> str:
+        """Return why a node is not well, or nothing."""
+        if node["error"]:
+            return str(node["error"]["text"]).strip().splitlines()[-1]
+        if node["release_url"] != self.release_url:
+            return "waits for the new release"
+        if node["reported_state"] != node["state"]:
+            return f"is not {node['state']} yet"
+        return ""
+
+
+def tree(root: Document) -> Iterator[Document]:
+    """Yield an instance and all below it."""
+    yield root
+    for child in root["children"]:
+        yield from tree(child)
+
+
+def client_environment(published: Document) -> dict[str, str]:
+    """Return the environment variables by which programs find the cluster."""
+    return {
+        "WENDELIN_ZODB_URI": published["zodb-uri"],
+        "WENDELIN_DASK_SCHEDULER": published["dask-scheduler"],
+        "WENDELIN_NEO_ADMIN": published["admin"],
+    }
+
+
+def published(master: MasterClient) -> Document | None:
+    """Return what the cluster publishes, or None when there is no cluster."""
+    try:
+        connection: Document = master.instance(PRODUCT)["connection"]
+    except NotFoundError:
+        return None
+    return connection or None
+
+
+def wait_for(ask: Callable[[], Answer], seconds: float, otherwise: str) -> Answer:
+    """Call *ask* until it raises no WendelinError; the last one is the reason after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except WendelinError as error:
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"{otherwise}: {error.message}", "see ./wendelin status"
+                ) from error
+            time.sleep(0.1)
+
+
+def _is_available(software: dict[str, Any]) -> bool:
+    """Return whether a computer has the release built."""
+    return bool(software["reported_state"] == "available")
+
+
+def _last_line(path: Path) -> str:
+    """Return the last line of a log that says something, shortened."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(stream.tell() - 4096, 0))
+            lines = stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return "waits"
+    return next((line.strip()[-120:] for line in reversed(lines) if line.strip()), "waits")
