@@ -15,3 +15,7 @@ class DatabaseError(WendelinError):
 
 class StorageUnavailableError(WendelinError):
     """The storage stayed away, or conflicts went on, for longer than the caller wanted to wait."""
+
+
+class WorkersError(WendelinError):
+    """The dask workers cannot be reached, or a task cannot be done by them."""
