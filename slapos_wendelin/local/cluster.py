@@ -147,9 +147,9 @@ class Environment:
         if datetime.fromisoformat(software["reported_at"]).timestamp() < begin:
             return
         log = self.home.log / f"{software['computer']}.log"
-        lines = (software["error"] or "").strip().splitlines() or ["no reason given"]
+        reason = ((software["error"] or "").strip().splitlines() or ["no reason given"])[-1]
         raise CommandError(
-            f"{software['computer']} could not build the release: {' | '.join(lines[-LOG_LINES:])}",
+            f"{software['computer']} could not build the release: {reason}",
             f"mend that (the whole log: {log}), then ./wendelin up again",
         )
 

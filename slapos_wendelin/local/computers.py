@@ -20,12 +20,14 @@ computer_id = {name}
 master_url = {master_url}
 software_root = {folder}/soft
 instance_root = {folder}/inst
+root_check = False
 pidfile_software = {folder}/software.pid
 pidfile_instance = {folder}/instance.pid
 shared_part_list =
   {shared_parts}
 
 [slapformat]
+root_check = False
 input_definition_file = {folder}/definition.cfg
 computer_xml = {folder}/slapos.xml
 partition_amount = {partition_count}

@@ -19,7 +19,7 @@ class RunPromise(Promise):
 
     def check(self) -> str:
         """Look for the process; tell the last line of its log when it is gone."""
-        name = self.getConfig("name")
+        name = self.getConfig("program")
         pid_file = Path(self.getConfig("pid-file"))
         folder = Path(self.getConfig("folder"))
         try:

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A computer's service keeps programs running and slapgrid's passes in step with the work."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from slapos.grid.svcbackend import getSupervisorRPC
+
+from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.node.configuration import read_configuration
+from slapos_wendelin.node.processes import FIRST_DELAY, LAST_DELAY, BackOff, ProcessKeeper
+from slapos_wendelin.node.service import FIRST_RETRY, IDLE_INTERVAL, Schedule
+
+SUPERVISORD = """
+[supervisord]
+nodaemon = true
+logfile = {folder}/supervisord.log
+pidfile = {folder}/supervisord.pid
+[unix_http_server]
+file = {folder}/sv.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[program:works]
+command = sleep 1000
+autostart = false
+autorestart = false
+startsecs = 0
+[program:fails]
+command = false
+autostart = false
+autorestart = false
+startsecs = 0
+"""
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """A supervisord that, as slapgrid's, starts and restarts nothing by itself."""
+    configuration = tmp_path / "supervisord.conf"
+    configuration.write_text(SUPERVISORD.format(folder=tmp_path))
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
+    socket = tmp_path / "sv.sock"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        wait_for(socket.exists)
+        yield socket
+        process.terminate()
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def state_of(socket, name):
+    with getSupervisorRPC(str(socket)) as supervisor:
+        return supervisor.getProcessInfo(name)
+
+
+def test_programs_of_a_new_supervisord_are_started(supervised):
+    assert "works:works" in ProcessKeeper(supervised).look()
+    assert state_of(supervised, "works")["statename"] == "RUNNING"
+
+
+def test_a_killed_program_is_started_again_after_a_delay(supervised):
+    keeper = ProcessKeeper(supervised)
+    keeper.look()
+    pid = state_of(supervised, "works")["pid"]
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    wait_for(lambda: state_of(supervised, "works")["statename"] == "EXITED")
+    assert "works:works" not in keeper.look()
+    wait_for(lambda: "works:works" in keeper.look())
+    assert state_of(supervised, "works")["pid"] != pid
+
+
+def test_a_program_that_an_operator_stopped_stays_stopped(supervised):
+    keeper = ProcessKeeper(supervised)
+    keeper.look()
+    with getSupervisorRPC(str(supervised)) as supervisor:
+        supervisor.stopProcess("works")
+    assert "works:works" not in keeper.look()
+
+
+def test_a_program_that_fails_at_once_is_tried_more_and_more_rarely(supervised):
+    keeper = ProcessKeeper(supervised)
+    starts = 0
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        starts += "fails:fails" in keeper.look()
+        time.sleep(0.02)
+    assert 2 <= starts <= 4
+
+
+def test_nothing_happens_while_supervisord_is_away(tmp_path):
+    assert ProcessKeeper(tmp_path / "none.sock").look() == []
+
+
+def test_the_delay_doubles_up_to_a_limit_and_is_short_again_after_a_steady_run():
+    back_off = BackOff()
+    delays = []
+    for _ in range(10):
+        back_off.died(now=100.0, ran_for=0.0)
+        delays.append(back_off.not_before - 100.0)
+    assert delays[:3] == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert delays[-1] == LAST_DELAY
+    back_off.died(now=100.0, ran_for=3600.0)
+    assert back_off.not_before - 100.0 == FIRST_DELAY
+
+
+def test_a_pass_that_found_all_well_is_followed_by_a_long_pause():
+    schedule = Schedule()
+    schedule.passed(1000.0, well=True, worked=False)
+    assert schedule.next_pass == 1000.0 + IDLE_INTERVAL
+
+
+def test_after_work_the_promises_are_looked_at_soon():
+    schedule = Schedule()
+    schedule.passed(1000.0, well=True, worked=True)
+    assert schedule.next_pass == 1000.0 + FIRST_RETRY
+
+
+def test_what_stays_red_is_retried_more_and_more_rarely():
+    schedule = Schedule()
+    pauses = []
+    for _ in range(10):
+        schedule.passed(0.0, well=False, worked=False)
+        pauses.append(schedule.next_pass)
+    assert pauses[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
+    assert pauses[-1] == IDLE_INTERVAL
+
+
+def test_a_file_that_is_no_configuration_is_named(tmp_path):
+    path = tmp_path / "slapos.cfg"
+    path.write_text("[slapos]\ncomputer_id = paris\n")
+    with pytest.raises(MissingRequirementError, match=r"slapos\.cfg is no configuration"):
+        read_configuration(path)

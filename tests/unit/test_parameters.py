@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Parameters of a cluster are checked before anything happens."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from slapos_wendelin import parameters
+from slapos_wendelin.errors import ParameterError
+
+RELEASE = Path(__file__).parents[2] / "software" / "wendelin"
+SCHEMA = parameters.load_schema(RELEASE / "instance-cluster-input-schema.json")
+
+
+def refusal(given, previous=None):
+    with pytest.raises(ParameterError) as caught:
+        parameters.check(SCHEMA, given, previous)
+    return caught.value.message
+
+
+def test_no_parameter_at_all_gives_a_cluster_that_survives_the_loss_of_a_storage():
+    complete = parameters.check(SCHEMA, {})
+    assert complete["replicas"] == 1
+    assert complete["storage-count"] == 3
+    assert complete["cluster"] == "wendelin"
+
+
+def test_every_parameter_has_a_default_that_the_schema_itself_allows():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(parameters.with_defaults(SCHEMA, {}), SCHEMA)
+    assert set(parameters.with_defaults(SCHEMA, {})) == set(SCHEMA["properties"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"storage-count": "3"}, 'storage-count: "3" must be of type integer'),
+        ({"storage-count": 0}, "storage-count: 0 must be at least 1"),
+        ({"partitions": 4097}, "partitions: 4097 must be at most 4096"),
+        ({"storage-engine": "tokudb"}, 'storage-engine: "tokudb" must be one of sqlite'),
+        ({"worker-memory-limit": "512"}, 'worker-memory-limit: "512" must match'),
+        ({"replica": 1}, "unknown key replica; known are"),
+        ({"replicas": 3}, "replicas: 3 needs storage-count 4 or more, and it is 3"),
+        ({"overrides": {"*": {"memory": 1}}}, "overrides.*: unknown key memory"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place_and_what_is_allowed(given, said):
+    assert said in refusal(given)
+
+
+def test_all_faults_are_told_at_once():
+    said = refusal({"storage-count": 0, "partitions": "x"})
+    assert "storage-count" in said
+    assert "partitions" in said
+
+
+@pytest.mark.parametrize("key", ["cluster", "partitions"])
+def test_what_is_fixed_at_creation_cannot_be_changed(key):
+    other = {"cluster": "other", "partitions": 24}
+    assert f"{key}: cannot be changed after creation" in refusal({key: other[key]}, previous={})
+
+
+def test_a_default_that_is_written_out_is_no_change():
+    assert parameters.check(SCHEMA, {"partitions": 12}, previous={})["partitions"] == 12
+
+
+def test_storages_may_be_added_but_not_taken_away():
+    parameters.check(SCHEMA, {"storage-count": 4}, previous={"storage-count": 3})
+    assert "storage-count: cannot be lowered" in refusal(
+        {"storage-count": 3}, previous={"storage-count": 4}
+    )
+
+
+def test_a_release_without_its_schema_is_named(tmp_path):
+    with pytest.raises(ParameterError, match=r"missing\.json cannot be read"):
+        parameters.load_schema(tmp_path / "missing.json")
+
+
+def test_the_release_names_schemas_that_are_there():
+    release = json.loads((RELEASE / "software.cfg.json").read_text())
+    for software_type in release["software-type"].values():
+        for key in ("request", "response"):
+            schema = parameters.load_schema(RELEASE / software_type[key])
+            jsonschema.Draft202012Validator.check_schema(schema)

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Promises of every program go red when it dies or its port closes, and say why."""
+
+import os
+import queue
+import socket
+import subprocess
+
+import pytest
+
+from slapos_wendelin.promise import port, process
+from slapos_wendelin.promise.base import BrokenPromiseError
+
+
+@pytest.fixture
+def promise(tmp_path, monkeypatch):
+    """Make a promise as slapgrid does."""
+    monkeypatch.setattr(port, "START_TIME", 0.2)
+
+    def make(module, **configuration):
+        config = {key.replace("_", "-"): value for key, value in configuration.items()}
+        return module.RunPromise(
+            {
+                "queue": queue.Queue(),
+                "name": "promise.py",
+                "path": str(tmp_path / "promise.py"),
+                "partition-folder": str(tmp_path),
+                **config,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program that works in the partition's folder and tells its process id."""
+    with subprocess.Popen(["sleep", "1000"], cwd=tmp_path) as running:
+        (tmp_path / "program.pid").write_text(f"{running.pid}\n")
+        yield running
+        running.kill()
+
+
+def process_promise(promise, tmp_path):
+    return promise(
+        process, program="program", pid_file=str(tmp_path / "program.pid"), folder=str(tmp_path)
+    )
+
+
+def test_a_running_program_is_green(promise, program, tmp_path):
+    assert process_promise(promise, tmp_path).check() == f"program runs as process {program.pid}"
+
+
+def test_a_killed_program_is_red_and_its_last_words_are_told(promise, program, tmp_path):
+    (tmp_path / ".slappart0_program-1a2b.log").write_text("starting\ncannot bind: in use\n")
+    program.kill()
+    program.wait()
+    with pytest.raises(BrokenPromiseError, match="does not run; it said: cannot bind: in use"):
+        process_promise(promise, tmp_path).check()
+
+
+def test_a_program_that_was_never_started_is_red(promise, tmp_path):
+    with pytest.raises(BrokenPromiseError, match="was never started"):
+        process_promise(promise, tmp_path).check()
+
+
+def test_another_program_with_the_same_process_id_is_no_excuse(promise, tmp_path):
+    (tmp_path / "program.pid").write_text(str(os.getpid()))
+    with pytest.raises(BrokenPromiseError, match="does not run"):
+        process_promise(promise, tmp_path).check()
+
+
+def test_an_open_port_is_green_and_a_closed_one_is_red(promise):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert promise(port, addresses=address).check() == f"{address} listens"
+    with pytest.raises(BrokenPromiseError, match=f"nothing listens at {address}"):
+        promise(port, addresses=address).check()
+
+
+def test_a_broken_check_makes_the_result_red(promise):
+    unhappy = promise(port, addresses="127.0.0.1:1")
+    unhappy.run(check_anomaly=True)
+    result = unhappy._GenericPromise__queue.get_nowait().item
+    assert result.hasFailed()
+    assert "nothing listens at 127.0.0.1:1" in result.message

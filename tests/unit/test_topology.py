@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A cluster's parameters decide its nodes and where they may go."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slapos_wendelin import parameters
+from slapos_wendelin.errors import ParameterError
+from slapos_wendelin.topology import as_plain_data, cluster_nodes
+
+SCHEMA = parameters.load_schema(
+    Path(__file__).parents[2] / "software" / "wendelin" / "instance-cluster-input-schema.json"
+)
+
+
+def nodes_of(**given):
+    wanted = {key.replace("_", "-"): value for key, value in given.items()}
+    return {
+        node.name: node for node in cluster_nodes(parameters.check(SCHEMA, wanted), group="tree")
+    }
+
+
+@given(
+    storages=st.integers(1, 64),
+    masters=st.integers(1, 9),
+    workers=st.integers(0, 256),
+)
+def test_a_cluster_has_the_nodes_that_were_asked_for_each_with_its_own_name(
+    storages, masters, workers
+):
+    nodes = cluster_nodes(
+        parameters.check(
+            SCHEMA,
+            {
+                "storage-count": storages,
+                "replicas": 0,
+                "master-count": masters,
+                "worker-count": workers,
+            },
+        ),
+        group="tree",
+    )
+    assert Counter(node.software_type for node in nodes) == Counter(
+        {
+            "neo-master": masters,
+            "neo-admin": 1,
+            "neo-storage": storages,
+            "dask-scheduler": 1,
+            "dask-worker": workers,
+        }
+    )
+    assert len({node.name for node in nodes}) == len(nodes)
+
+
+def test_nodes_of_one_type_are_spread_over_data_centers():
+    nodes = nodes_of()
+    assert nodes["neo-storage-0"].sla == {"spread": "datacenter", "group": "tree/neo-storage"}
+    assert nodes["neo-storage-0"].sla == nodes["neo-storage-2"].sla
+    assert nodes["neo-master-0"].sla["group"] != nodes["neo-storage-0"].sla["group"]
+
+
+def test_data_centers_bound_every_node():
+    assert {
+        node.sla["datacenter"] for node in nodes_of(data_centers=["paris", "tokyo"]).values()
+    } == {"paris,tokyo"}
+
+
+def test_an_override_changes_only_the_nodes_that_its_pattern_names():
+    nodes = nodes_of(overrides={"dask-worker-1": {"memory-limit": "2GiB", "data-center": "tokyo"}})
+    assert nodes["dask-worker-1"].configuration["memory-limit"] == "2GiB"
+    assert nodes["dask-worker-1"].sla["datacenter"] == "tokyo"
+    assert nodes["dask-worker-0"].configuration["memory-limit"] == "512MiB"
+    assert "datacenter" not in nodes["dask-worker-0"].sla
+
+
+def test_the_later_of_two_overrides_wins():
+    nodes = nodes_of(overrides={"dask-worker-*": {"threads": 2}, "dask-worker-0": {"threads": 4}})
+    assert nodes["dask-worker-0"].configuration["threads"] == 4
+    assert nodes["dask-worker-1"].configuration["threads"] == 2
+
+
+def test_a_node_can_be_put_on_one_computer():
+    nodes = nodes_of(overrides={"neo-admin": {"computer": "paris-2"}})
+    assert nodes["neo-admin"].sla["computer_guid"] == "paris-2"
+    assert "spread" not in nodes["neo-admin"].sla
+
+
+def test_a_pattern_that_names_no_node_is_refused():
+    with pytest.raises(ParameterError, match="'neo-stroage-0' matches no node"):
+        nodes_of(overrides={"neo-stroage-0": {"data-center": "tokyo"}})
+
+
+def test_templates_get_plain_data():
+    (first, *_) = as_plain_data(list(nodes_of().values()))
+    assert first["name"] == "neo-master-0"
+    assert first["configuration"]["partitions"] == 12
