@@ -37,11 +37,13 @@ def run(
     folder: Path,
     lock: int,
     environment: Mapping[str, str],
+    umask: int = -1,
 ) -> None:
     """Run a program, its output going line by line to the log.
 
     :param doing: what the program is for; begins the message of errors.
     :param lock: file descriptor that the program inherits.
+    :param umask: of the program; this process's own unless given.
     :raises ProgramError: it failed; the message repeats its last lines.
     :raises ProfileError: the disk is full, the network missing, or the program is not installed.
     """
@@ -57,6 +59,7 @@ def run(
             text=True,
             errors="replace",
             pass_fds=[lock],
+            umask=umask,
         )
     except FileNotFoundError as error:
         raise ProfileError(

@@ -32,7 +32,7 @@ class Recipe:
 
     Options: either ``requirement`` (NAME==VERSION) and ``sha256`` of its source archive, or
     ``path``, the folder of a project. ``patches``: one ``FILE#MD5`` a line. ``patch-options``:
-    ``-p1`` unless given. ``tag``: of the wheel, ``py3-none-any`` unless given. ``shared``: true
+    ``-p1`` unless given. ``version``: that the patches give the project. ``tag``: of the wheel, ``py3-none-any`` unless given. ``shared``: true
     unless given. Gives ``wheel`` (path of the file) and ``location`` (its folder).
     """
 
@@ -97,6 +97,7 @@ class Recipe:
             name, version = source.project_name_and_version(self.path)
         else:
             name, version = index.parse_pin(self.options["requirement"])
+            version = self.options.get("version", version)
         tag = self.options.get("tag", "py3-none-any")
         return f"{canonicalize_name(name).replace('-', '_')}-{Version(str(version))}-{tag}.whl"
 
@@ -157,6 +158,7 @@ class Recipe:
             log=self.log,
             folder=tree,
             lock=lock,
+            umask=0o022,
             environment=program.clean_environment()
             | {"SOURCE_DATE_EPOCH": _SOURCE_DATE_EPOCH, "PYTHONHASHSEED": "0"},
         )
