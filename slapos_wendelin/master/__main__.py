@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host, port = split_listen(options.listen)
         server = MasterServer(options.database, host, port)
     except WendelinError as error:
-        print(f"slapos master: {error.message}", file=sys.stderr)
-        if error.remedy:
-            print(f"  {error.remedy}", file=sys.stderr)
+        print(f"slapos master: {error}", file=sys.stderr)
         return error.exit_status
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

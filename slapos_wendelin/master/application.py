@@ -9,14 +9,14 @@ import time
 
 from flask import Flask, Response, g, jsonify, request
 from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import api, hateoas, protocol
 from slapos_wendelin.master.context import EXTENSION, Context, Presence, identify
 from slapos_wendelin.master.database import Database
-from slapos_wendelin.master.errors import MasterError, TooLargeError
+from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
 
 #: The largest body that is read, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024
@@ -57,6 +57,8 @@ def _begin() -> None:
 
 def _check_size() -> None:
     """Refuse a body that is too large, after reading what is likely to be on its way already."""
+    if "Transfer-Encoding" in request.headers:
+        raise LengthRequiredError("the body comes in chunks", "send it whole with Content-Length")
     length = request.content_length or 0
     if length <= BODY_LIMIT:
         return
@@ -98,7 +100,10 @@ def _tell_http_error(error: HTTPException) -> Response:
         return _tell_refusal(
             TooLargeError("the body is too large", f"send {BODY_LIMIT >> 20} MiB at most")
         )
-    answer = _answer(error.code or 500, error.description or error.name, "")
+    message = error.description or error.name
+    if isinstance(error, NotFound):
+        message = f"the master has nothing at {request.path}"
+    answer = _answer(error.code or 500, message, "")
     for name, value in error.get_headers():
         if name == "Allow":
             answer.headers[name] = value

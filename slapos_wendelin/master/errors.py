@@ -41,6 +41,12 @@ class ConflictError(MasterError):
     status = 409
 
 
+class LengthRequiredError(MasterError):
+    """The request does not say how long its body is."""
+
+    status = 411
+
+
 class TooLargeError(MasterError):
     """The body of the request is larger than the master reads."""
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import time
 from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 from cheroot.wsgi import Server as CherootServer
 
 from slapos_wendelin.master.application import create_application
@@ -100,10 +100,11 @@ def check_loopback(host: str) -> None:
 def _listen_error(host: str, port: int, error: OSError) -> ListenError:
     """Return the error that says why the port cannot be had."""
     reason = error.strerror or str(error)
-    if error.errno == errno.EADDRINUSE or _answers(host, port):
+    holder = _listener(port)
+    if f"[Errno {errno.EADDRINUSE}]" in str(error) or holder:
         return ListenError(
-            f"port {port} of {host} is taken by another program",
-            f"see which with `ss -ltnp 'sport = :{port}'`, stop it, or choose another port",
+            f"port {port} of {host} is taken by {holder or 'a program of another user'}",
+            f"stop it, or choose another port; `ss -ltnp sport = :{port}` shows it to root",
         )
     return ListenError(
         f"the master cannot listen on port {port} of {host}: {reason}",
@@ -111,13 +112,16 @@ def _listen_error(host: str, port: int, error: OSError) -> ListenError:
     )
 
 
-def _answers(host: str, port: int) -> bool:
-    """Say whether something accepts connections there."""
+def _listener(port: int) -> str:
+    """Return the process that listens on a port; empty when this user may not see it."""
     try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                name = psutil.Process(connection.pid).name() if connection.pid else ""
+                return f"process {connection.pid} ({name})" if name else ""
+    except psutil.Error:
+        return ""
+    return ""
 
 
 def _log_server_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:

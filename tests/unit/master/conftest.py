@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cheroot.server import HTTPServer
 from master_cloud import Cloud
 
 from slapos_wendelin.master.server import MasterServer
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    # How long an idle server takes to see that it shall stop, in seconds.
+    monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
     server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve)
     thread.start()

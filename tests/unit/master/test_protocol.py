@@ -9,7 +9,6 @@ import json
 import pytest
 import requests
 import slapos.slap
-
 from master_cloud import RELEASE, Cloud
 
 OTHER_RELEASE = "https://example.org/software/neo/1.1/software.cfg"
@@ -388,9 +387,7 @@ def test_the_hateoas_routes_list_and_describe(cloud: Cloud):
     assert trees['my "cluster"']._software_release_url == RELEASE
     described = cloud.slap.registerOpenOrder().getInformation('my "cluster"')
     assert described._parameter_dict == {"_": {"a": 1}}
-    assert described._connection_dict == [
-        {"connection_key": "url", "connection_value": "neo://"}
-    ]
+    assert described._connection_dict == [{"connection_key": "url", "connection_value": "neo://"}]
     assert described._requested_state == "started"
     with pytest.raises(slapos.slap.NotFoundError):
         cloud.slap.registerOpenOrder().getInformation("other")
