@@ -13,9 +13,10 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import transaction
@@ -184,7 +185,8 @@ class _FutureError(Exception):
 def _open(uri: str) -> DB:
     """Open a database; the storage decides how long it waits for its servers."""
     try:
-        factory, options = zodburi.resolve_uri(complete_uri(uri))
+        with _signals_of_the_main_thread():
+            factory, options = zodburi.resolve_uri(complete_uri(uri))
     except Exception as error:
         raise DatabaseError(
             f"cannot use the database address {public_uri(uri)!r}: {error}",
@@ -199,6 +201,26 @@ def _open(uri: str) -> DB:
     except BaseException:
         storage.close()
         raise
+
+
+@contextlib.contextmanager
+def _signals_of_the_main_thread() -> Iterator[None]:
+    """Let NEO be imported in any thread, as in the tasks of a dask worker.
+
+    Its logger asks for signals when it is imported, which Python allows in the main thread only.
+    Elsewhere the logger goes without.
+    """
+    ask = signal.signal
+
+    def ask_if_allowed(number: int, handler: Any) -> Any:
+        with contextlib.suppress(ValueError):
+            return ask(number, handler)
+
+    signal.signal = ask_if_allowed
+    try:
+        yield
+    finally:
+        signal.signal = ask
 
 
 def _last_transaction(root: PersistentMapping) -> bytes:

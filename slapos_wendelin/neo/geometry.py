@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, Literal
 
 from slapos_wendelin.neo.blocks import MAXIMUM_BLOCKS
 from slapos_wendelin.neo.errors import ArrayError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 #: Bytes that a block holds when the caller does not choose, before compression.
 BLOCK_BYTES = 2 * 2**20
@@ -21,20 +20,21 @@ BLOCK_BYTES = 2 * 2**20
 MAXIMUM_BLOCK_BYTES = 8 * 2**20
 
 Order = Literal["C", "F"]
-Length = SupportsIndex | SupportsFloat
+#: A whole number, also as a float: 1e18.
+Length = int | float
 
 
-def whole_lengths(name: str, lengths: Iterable[Length] | Length) -> tuple[int, ...]:
+def whole_lengths(name: str, lengths: Iterable[Length] | float) -> tuple[int, ...]:
     """Return lengths as whole numbers; `1e18` is welcome as it is in numpy's older habits.
 
     :raises ArrayError: for a length that is negative or not whole.
     """
-    if isinstance(lengths, SupportsIndex | SupportsFloat) and not isinstance(lengths, tuple):
+    if isinstance(lengths, int | float):
         lengths = (lengths,)
     result = []
     for length in lengths:
         try:
-            whole = int(length)  # type: ignore[arg-type] - one of the two protocols
+            whole = int(length)
         except (TypeError, ValueError, OverflowError):
             whole = -1
         if whole < 0 or whole != length:
@@ -127,10 +127,3 @@ def block_slices(number: int, shape: tuple[int, ...], chunks: tuple[int, ...]) -
         slice(position * chunk, min(length, (position + 1) * chunk))
         for position, chunk, length in zip(place, chunks, shape, strict=True)
     )
-
-
-def batches(numbers: Iterable[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Yield numbers in tuples of at most this size."""
-    iterator = iter(numbers)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch

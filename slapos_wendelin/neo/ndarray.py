@@ -13,6 +13,7 @@ libraries that take one.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class NDArray(Persistent):
         order: Order,
         fill_value: Any,
     ) -> None:
+        #: Blocks along each axis. All but the first are part of the numbers of blocks.
         self.grid = grid_shape(shape, chunks)
         self.index = BlockIndex(math.prod(self.grid))
         filters = []
@@ -125,6 +127,20 @@ class NDArray(Persistent):
         """Write a part. It is kept when the transaction commits."""
         self.zarr[selection] = values
 
+    def set_metadata(self, document: bytes) -> None:
+        """Take a new document from Zarr, which writes one when the array or its attributes change.
+
+        :raises ArrayError: when an axis other than the first has got another length.
+        """
+        metadata = json.loads(document)
+        shape = tuple(metadata["shape"])
+        chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        grid = grid_shape(shape, chunks)
+        if grid[1:] != self.grid[1:]:
+            raise _other_axis_error(shape)
+        self.grid = grid
+        self.metadata = document
+
     def block_number(self, place: tuple[int, ...]) -> int | None:
         """Return the number of the block at a place in the grid of blocks."""
         return number_of(place, self.grid)
@@ -156,7 +172,9 @@ class NDArray(Persistent):
 
     def write_block(self, number: int, values: ArrayLike) -> None:
         """Write one block. Writing the same again is harmless, so a repeated transaction is too."""
-        self.zarr[self.block_slices(number)] = values
+        slices = self.block_slices(number)
+        shape = tuple(part.stop - part.start for part in slices)
+        self.zarr[slices] = np.broadcast_to(np.asarray(values), shape)
 
     def allocate(self, numbers: Iterable[int]) -> None:
         """Make places for blocks ahead of writing them.
@@ -182,13 +200,9 @@ class NDArray(Persistent):
         """
         lengths = whole_lengths("shape", shape)
         if lengths[1:] != self.shape[1:] or len(lengths) != self.ndim or not lengths:
-            raise ArrayError(
-                f"an array of shape {self.shape} cannot become {lengths}",
-                "only the first axis can change its length; copy to a new array for the others",
-            )
-        grid = grid_shape(lengths, self.chunks)
+            raise _other_axis_error(lengths)
+        grid_shape(lengths, self.chunks)
         self.zarr.resize(lengths)
-        self.grid = grid
 
 
 def create(
@@ -248,6 +262,14 @@ def open_array(root: MutableMapping[str, Any], name: str) -> NDArray:
             f"{name!r} is a {type(array).__name__}, not an array", "choose another name"
         )
     return array
+
+
+def _other_axis_error(shape: tuple[int, ...]) -> ArrayError:
+    """Return the error for a change that would give blocks other numbers."""
+    return ArrayError(
+        f"the array cannot get the shape {shape}",
+        "only the first axis can change its length; copy to a new array for the others",
+    )
 
 
 def _item_type(dtype: DTypeLike) -> np.dtype[Any]:

@@ -192,7 +192,7 @@ class BlockStore(Store):
         with self._lock:
             self._check_transaction_manager()
             if key == METADATA_KEY:
-                self._array.metadata = data
+                self._array.set_metadata(data)
                 return
             number = self._number(key)
             if number is None:

@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Storage servers on the loopback address of this machine, for tests and benchmarks.
+
+    with NeoCluster(folder, storage_count=2) as cluster:
+        client.run(cluster.uri, function)
+
+The programs are those of the environment that runs this module. They end with the context, and with
+this process should it be killed. What they store stays in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.neo import client, memory
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Seconds that a server has to end in good order before it is killed.
+STOP_LIMIT = 10.0
+
+#: Seconds that servers have to begin to serve.
+START_LIMIT = 30.0
+
+
+class Server:
+    """A server process that can be stopped, killed and started again.
+
+    :param name: names the log in the folder.
+    :param arguments: the program, one of this environment, and its arguments.
+    """
+
+    def __init__(self, folder: Path, name: str, arguments: list[str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        program = Path(sys.executable).parent / arguments[0]
+        if not program.exists():
+            raise MissingRequirementError(
+                f"{arguments[0]} is not installed in {program.parent.parent}",
+                "install the wheel of component/neoppod there",
+            )
+        # setpriv of util-linux asks the kernel to kill the server when this process has gone.
+        setpriv = shutil.which("setpriv")
+        self.command = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        self.command += [str(program), *arguments[1:]]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; what it prints goes to the log."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | memory.MALLOC_ENVIRONMENT,
+            )
+
+    def stop(self) -> None:
+        """End the process in good order, and by force when it does not end."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        """Kill the process and start it again."""
+        self.kill()
+        self.start()
+
+
+class Servers:
+    """Servers that make one storage. `uri` is the address for clients."""
+
+    uri: str
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for server in self.servers:
+                server.start()
+            client.run(self.uri, lambda _: None, time_limit=START_LIMIT)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        client.close_databases()
+        self.stop()
+
+    def stop(self) -> None:
+        """End all servers."""
+        for server in reversed(self.servers):
+            with contextlib.suppress(OSError):
+                server.stop()
+
+
+class ZeoServer(Servers):
+    """A ZEO server with a FileStorage in the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        (port,) = free_ports(1)
+        self.uri = f"zeo://127.0.0.1:{port}?wait_timeout=5"
+        self.servers = [
+            Server(
+                folder, "zeo", ["runzeo", "-a", f"127.0.0.1:{port}", "-f", str(folder / "zeo.fs")]
+            )
+        ]
+
+
+class NeoCluster(Servers):
+    """A NEO cluster on SQLite.
+
+    :param replicas: copies of each NEO partition beside the first one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        storage_count: int = 2,
+        master_count: int = 1,
+        partitions: int = 12,
+        replicas: int = 0,
+    ) -> None:
+        super().__init__()
+        ports = free_ports(master_count + storage_count)
+        masters = [f"127.0.0.1:{port}" for port in ports[:master_count]]
+        name = f"test-{secrets.token_hex(4)}"
+        self.uri = f"neo://{name}@{','.join(masters)}"
+        common = ["--cluster", name, "--masters", " ".join(masters)]
+        sizes = ["--partitions", str(partitions), "--replicas", str(replicas)]
+        sizes += ["--autostart", str(storage_count)]
+        self.masters = [
+            Server(folder, f"master-{number}", ["neomaster", *common, "--bind", address, *sizes])
+            for number, address in enumerate(masters)
+        ]
+        self.storages = [
+            self._storage(folder, number, [*common, "--bind", f"127.0.0.1:{port}"])
+            for number, port in enumerate(ports[master_count:])
+        ]
+        self.servers = self.masters + self.storages
+
+    @staticmethod
+    def _storage(folder: Path, number: int, arguments: list[str]) -> Server:
+        """Return a storage node with a database of its own."""
+        database = folder / f"storage-{number}.sqlite"
+        kind = ["--adapter", "SQLite", "--database", str(database)]
+        return Server(folder, f"storage-{number}", ["neostorage", *arguments, *kind])
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of the loopback address that nobody uses at this moment."""
+    with contextlib.ExitStack() as sockets:
+        ports = []
+        for _ in range(count):
+            listener = sockets.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            ports.append(listener.getsockname()[1])
+        return ports
