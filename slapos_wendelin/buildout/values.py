@@ -74,7 +74,7 @@ def loads(text: str) -> object:
         raise ValueError(f"{text!r} does not begin with {MAGIC}")
     try:
         return ast.literal_eval(text.removeprefix(MAGIC).strip())
-    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
         raise ValueError(f"{text!r} does not hold a Python literal") from error
 
 

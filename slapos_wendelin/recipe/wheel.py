@@ -32,8 +32,9 @@ class Recipe:
 
     Options: either ``requirement`` (NAME==VERSION) and ``sha256`` of its source archive, or
     ``path``, the folder of a project. ``patches``: one ``FILE#MD5`` a line. ``patch-options``:
-    ``-p1`` unless given. ``version``: that the patches give the project. ``tag``: of the wheel, ``py3-none-any`` unless given. ``shared``: true
-    unless given. Gives ``wheel`` (path of the file) and ``location`` (its folder).
+    ``-p1`` unless given. ``version``: that the patches give the project, when it is another.
+    ``tag``: of the wheel, ``py3-none-any`` unless given. ``shared``: true unless given. Gives
+    ``wheel`` (path of the file) and ``location`` (its folder).
     """
 
     def __init__(self, buildout: Any, name: str, options: Any) -> None:
