@@ -50,7 +50,7 @@ LONGEST_WAIT = 4.0
 
 #: Attempts of NEO's client to reach the primary master, about one a second, before it gives the
 #: failure to the transaction. Without a number it would wait for ever.
-MASTER_ATTEMPTS = 10
+MASTER_ATTEMPTS = 3
 
 _databases: dict[tuple[int, str], DB] = {}
 _databases_lock = threading.Lock()
@@ -131,7 +131,7 @@ def run(
     done, so the function must be one that may run twice: blocks are written whole, for example.
 
     :param time_limit: seconds after which the last failure counts.
-    :param at: run at this transaction id, without a commit.
+    :param at: read the database as it was at this transaction id; changes are an error.
     :raises StorageUnavailableError: when the time is over.
     """
     deadline = time.monotonic() + time_limit
@@ -142,8 +142,7 @@ def run(
         try:
             with connection(uri, at) as opened:
                 result = function(opened.root())
-                if at is None:
-                    opened.transaction_manager.commit()
+                opened.transaction_manager.commit()
                 return result
         except Exception as error:
             if not is_transient(error):

@@ -242,6 +242,10 @@ def create(
     )
     check_chunks(lengths, block, item_type.itemsize)
     root[name] = array = NDArray(lengths, item_type, block, order, fill_value)
+    connection = getattr(root, "_p_jar", None)
+    if connection is not None:
+        # An array that belongs to a connection can move what is written out of memory.
+        connection.add(array)
     return array
 
 

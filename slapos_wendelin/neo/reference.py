@@ -12,6 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from slapos_wendelin.neo import client
+from slapos_wendelin.neo.errors import ArrayError
 from slapos_wendelin.neo.ndarray import NDArray, open_array
 
 if TYPE_CHECKING:
@@ -91,7 +92,15 @@ class ArrayReference:
         return self.call(lambda array: array[selection])
 
     def __setitem__(self, selection: Any, values: ArrayLike) -> None:
-        """Write a part and commit."""
+        """Write a part and commit.
+
+        :raises ArrayError: when this is a reference to an earlier state.
+        """
+        if self.at is not None:
+            raise ArrayError(
+                f"{self.name!r} is referred to as it was at {self.at.hex()}",
+                "write by a reference without a transaction id",
+            )
         self.call(lambda array: array.__setitem__(selection, values))
 
 

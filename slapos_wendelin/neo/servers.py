@@ -11,6 +11,7 @@ this process should it be killed. What they store stays in the folder.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import secrets
@@ -32,6 +33,11 @@ STOP_LIMIT = 10.0
 
 #: Seconds that servers have to begin to serve.
 START_LIMIT = 30.0
+
+
+#: The kernel kills the servers when the thread that started them ends, so it has to be one that
+#: lasts as long as this process.
+_starter = concurrent.futures.ThreadPoolExecutor(1, "server-starter")
 
 
 class Server:
@@ -59,13 +65,14 @@ class Server:
     def start(self) -> None:
         """Start the process; what it prints goes to the log."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = _starter.submit(
+                subprocess.Popen,
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | memory.MALLOC_ENVIRONMENT,
-            )
+            ).result()
 
     def stop(self) -> None:
         """End the process in good order, and by force when it does not end."""

@@ -214,7 +214,7 @@ class BlockStore(Store):
     def _change(self, block: Block, data: bytes | None) -> None:
         """Give a block new data; move the transaction's data out of memory when there is much."""
         block.data = data
-        connection = block._p_jar  # noqa: SLF001 - public by ZODB's convention
+        connection = self._array._p_jar  # noqa: SLF001 - public by ZODB's convention
         if connection is None:
             return
         current = connection.transaction_manager.get()
@@ -241,15 +241,16 @@ class BlockStore(Store):
             return keys
 
     def _check_transaction_manager(self) -> None:
-        """Refuse a connection whose transaction belongs to the calling thread.
+        """Refuse a connection that asks for a transaction in each thread anew.
 
-        Zarr's threads would join a transaction of their own that nobody commits.
+        Zarr's threads would join a transaction of their own that nobody commits. ZODB's default is
+        the transaction of the thread that opened the connection, which is right.
         """
         connection = self._array._p_jar  # noqa: SLF001 - public by ZODB's convention
         manager = None if connection is None else connection.transaction_manager
         if isinstance(manager, ThreadTransactionManager):
             raise ArrayError(
-                "the connection of this array uses the transaction of the thread",
-                "open it with slapos_wendelin.neo.client.connection(uri) or with"
+                "the connection of this array has another transaction in each thread",
+                "open it with slapos_wendelin.neo.client.connection(uri), with db.open(), or with"
                 " db.open(transaction.TransactionManager())",
             )

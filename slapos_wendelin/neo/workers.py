@@ -111,7 +111,7 @@ class Workers:
                 for future in self._some_done(under_way, ended):
                     task = under_way.pop(future)
                     try:
-                        result = future.result(timeout=self.time_limit)
+                        result = self._result(future)
                     except _LOST as error:
                         if _is_of_the_task(future, error):
                             raise
@@ -119,8 +119,7 @@ class Workers:
                     else:
                         yield result
         finally:
-            with contextlib.suppress(*_LOST):
-                self.client.cancel(list(under_way))
+            self._cancel(list(under_way))
 
     def on_each_worker(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Call a function once in every worker process; return its results by address."""
@@ -168,6 +167,19 @@ class Workers:
                 ended.get(timeout=5)
         return done
 
+    def _result(self, future: distributed.Future) -> Any:
+        """Return the result of a task; a task of an earlier connection has none to ask for."""
+        if future.cancelled():
+            message = f"{future.key} was cancelled"
+            raise asyncio.CancelledError(message)
+        return future.result(timeout=self.time_limit)
+
+    def _cancel(self, futures: list[distributed.Future]) -> None:
+        """Tell the scheduler to forget tasks, as far as it can be told."""
+        if futures and self._client is not None:
+            with contextlib.suppress(RuntimeError, *_LOST):
+                self._client.cancel(futures)
+
     def _again(
         self, task: tuple[tuple[Any, ...], int], error: BaseException
     ) -> tuple[tuple[Any, ...], int]:
@@ -192,7 +204,7 @@ class Workers:
             memory_limit=self.memory_limit or None,
             host="127.0.0.1",
             protocol="tcp",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         )
         return self._resources.enter_context(cluster).scheduler_address
 

@@ -24,6 +24,15 @@ needs_neo = pytest.mark.skipif(
     importlib.util.find_spec("neo") is None, reason="the wheel of component/neoppod is missing"
 )
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the threads of NEO's client end as they do, by SystemExit."""
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:Exception in thread test-:pytest.PytestUnhandledThreadExceptionWarning",
+    )
+
+
 SERVERS = [pytest.param("zeo"), pytest.param("neo", marks=needs_neo)]
 
 

@@ -165,14 +165,26 @@ def test_chunks_too_large_are_refused_before_anything_is_made(root):
     assert "a" not in root
 
 
-def test_writing_by_the_transaction_of_a_thread_is_refused():
+def test_the_default_transaction_of_zodb_will_do():
     database = DB()
     connection = database.open()
-    array = ndarray.NDArray((3,), np.dtype(int), (3,), "C", 0)
-    connection.root()["a"] = array
+    array = ndarray.create(connection.root(), "a", 3, int)
+    array[0] = 1
     transaction.commit()
+    array[1] = 2
+    transaction.commit()
+    array[2] = 3
+    transaction.abort()
+    np.testing.assert_array_equal(array[:], [1, 2, 0])
+    connection.close()
+    database.close()
+
+
+def test_a_transaction_for_each_thread_is_refused():
+    database = DB()
+    connection = database.open(transaction.manager)
     with pytest.raises(ArrayError, match=r"client\.connection"):
-        array[0] = 1
+        ndarray.create(connection.root(), "a", 3, int)[0] = 1
     transaction.abort()
     database.close()
 
