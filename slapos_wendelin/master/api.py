@@ -34,7 +34,7 @@ def health() -> dict[str, Any]:
     return {"status": "ok"}
 
 
-@blueprint.put("/computers/<reference>")
+@blueprint.put("/computers/<path:reference>")
 def put_computer(reference: str) -> dict[str, Any]:
     """Register a computer, or change what is known of it."""
     body = _body("datacenter", "region", "labels")
@@ -56,7 +56,7 @@ def get_computers() -> list[dict[str, Any]]:
         return [views.computer_view(host, context().presence.last(host)) for host in hosts]
 
 
-@blueprint.get("/computers/<reference>/due")
+@blueprint.get("/computers/<path:reference>/due")
 def get_due(reference: str) -> dict[str, Any]:
     """Give a computer its work newer than a number, waiting for it if need be.
 
@@ -65,16 +65,17 @@ def get_due(reference: str) -> dict[str, Any]:
     after = _number("after", int, 0)
     timeout = min(max(_number("timeout", float, 0.0), 0.0), _LONGEST_WAIT)
     database = context().database
-    context().presence.seen(reference)
     with database.reading() as session:
-        known = registry.computer(session, reference).number
+        host = registry.computer(session, reference)
+        known, contacted_at = host.number, host.contacted_at
+    context().presence.seen(reference, contacted_at)
     if database.board.wait(reference, known, after, timeout) <= after:
         return {"number": after, "software": [], "instances": []}
     with database.reading() as session:
         return views.due_view(registry.computer(session, reference), after)
 
 
-@blueprint.put("/products/<name>")
+@blueprint.put("/products/<path:name>")
 def put_product(name: str) -> dict[str, Any]:
     """Put a product into the catalog, or replace it."""
     body = _body("release_url", "software_type", "version", "defaults")
@@ -102,7 +103,7 @@ def get_products() -> list[dict[str, Any]]:
         ]
 
 
-@blueprint.get("/products/<name>")
+@blueprint.get("/products/<path:name>")
 def get_product(name: str) -> dict[str, Any]:
     """Give one product."""
     with context().database.reading() as session:
@@ -123,7 +124,7 @@ def get_instances() -> list[dict[str, Any]]:
         return [views.instance_view(root) for root in views.roots(session)]
 
 
-@blueprint.get("/instances/<reference>")
+@blueprint.get("/instances/<path:reference>")
 def get_instance(reference: str) -> dict[str, Any]:
     """Give one instance and those below it."""
     with context().database.reading() as session:
@@ -158,9 +159,9 @@ def _body(*known: str) -> dict[str, Any]:
     """Return the JSON object of the request's body, which has no other keys than the known."""
     try:
         body = request.get_json()
-    except (BadRequest, UnsupportedMediaType) as error:
+    except (BadRequest, UnsupportedMediaType, RecursionError) as error:
         raise InvalidRequestError(
-            f"the body is not JSON: {error.description}", "send a JSON object as application/json"
+            "the body is not JSON that can be read", "send a JSON object as application/json"
         ) from error
     if not isinstance(body, dict):
         raise InvalidRequestError("the body is not a JSON object", "send a JSON object")

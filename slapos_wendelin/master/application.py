@@ -38,8 +38,8 @@ def create_application(database: Database) -> Flask:
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
     application.extensions[EXTENSION] = Context(database, Presence(database))
     application.before_request(_begin)
-    application.before_request(_check_size)
     application.before_request(identify)
+    application.before_request(_check_size)
     application.after_request(_log_request)
     for blueprint in (protocol.blueprint, hateoas.blueprint, api.blueprint):
         application.register_blueprint(blueprint)

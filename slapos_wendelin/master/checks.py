@@ -39,7 +39,9 @@ def check_url(value: object, what: str) -> str:
     """
     url = _check_text(value, what, _URL_LIMIT)
     if any(character.isspace() for character in url):
-        raise InvalidRequestError(f"{what} {url!r} holds a space", "write the space as %20")
+        raise InvalidRequestError(
+            f"{what} {url!r} holds a space", "use a URL or a path without spaces"
+        )
     return url
 
 

@@ -188,8 +188,8 @@ class MasterClient:
 
 
 def _quoted(name: str) -> str:
-    """Return a name as one segment of a path."""
-    return quote(name, safe="")
+    """Return a name as it stands in a path; the server takes an escaped slash for another name."""
+    return quote(name, safe="/")
 
 
 def _reason(error: requests.RequestException) -> str:

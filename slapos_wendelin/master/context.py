@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.models import Computer
+
+_log = logging.getLogger(__name__)
 
 #: The key of the context among the extensions of the Flask application.
 EXTENSION = "wendelin-master"
@@ -42,21 +46,26 @@ class Presence:
         self._database = database
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
-        self._written: dict[str, float] = {}
 
-    def seen(self, reference: str) -> None:
-        """Note that a computer asks now."""
+    def seen(self, reference: str, contacted_at: float | None) -> None:
+        """Note that a registered computer asks now.
+
+        :param contacted_at: the last time that the database knows.
+        """
         now = time.time()
         with self._lock:
             self._seen[reference] = now
-            write = now - self._written.get(reference, 0.0) > _CONTACT_INTERVAL
-            if write:
-                self._written[reference] = now
-        if write:
-            with self._database.writing() as session:
-                session.execute(
-                    update(Computer).where(Computer.reference == reference).values(contacted_at=now)
-                )
+        if contacted_at is None or now - contacted_at > _CONTACT_INTERVAL:
+            try:
+                with self._database.writing() as session:
+                    session.execute(
+                        update(Computer)
+                        .where(Computer.reference == reference)
+                        .values(contacted_at=now)
+                    )
+            except OperationalError as error:
+                # A full disk must not keep computers from reading what they shall run.
+                _log.warning("contact not kept computer=%s error=%s", reference, error.orig)
 
     def last(self, host: Computer) -> float | None:
         """Return when the computer last asked, in seconds since the epoch, or None."""

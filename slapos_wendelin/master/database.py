@@ -20,11 +20,20 @@ from slapos_wendelin.master.due import Board, take_news
 from slapos_wendelin.master.errors import DatabaseError
 from slapos_wendelin.master.models import Base, Property
 
+
+def _add_read_numbers(connection: Connection) -> None:
+    """Keep which changes a computer had read when it reported."""
+    for table, column in (("computer", "fetched_number"), ("instance", "reported_number")):
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0"
+        )
+
+
 #: The version of the tables in ``models``.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: For each earlier version, what brings a database from it to the next one.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_read_numbers}
 
 #: The key in ``Session.info`` of the execution option that asks for a write lock at once.
 _WRITING = "wendelin_writing"

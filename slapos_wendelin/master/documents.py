@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from slapos.slap.slap import Computer as SlapComputer
@@ -13,6 +14,9 @@ from slapos_wendelin.master.checks import DESTROYED, STARTED
 from slapos_wendelin.master.models import Computer, Instance, Partition
 
 _Document = TypeVar("_Document")
+
+#: What XML cannot hold: a build's log is full of terminal colours.
+_NOT_FOR_XML = re.compile(r"[^\t\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 _IN_ORDER = "#access Instance correctly {state}"
 
@@ -97,7 +101,8 @@ def absent_document() -> SoftwareInstance:
 def access_status(instance: Instance) -> str:
     """Return the last report as SlapOS masters give it: #access or #error, and a text."""
     if instance.error:
-        return f"#error {instance.error.strip().splitlines()[-1]}"
+        last_line = instance.error.rstrip().splitlines()[-1]
+        return f"#error {_NOT_FOR_XML.sub('?', last_line)}"
     if instance.reported_state:
         return _IN_ORDER.format(state=instance.reported_state)
     return f"#error no data found for {instance.guid}"

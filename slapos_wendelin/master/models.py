@@ -41,6 +41,8 @@ class Computer(Base):
     address: Mapped[str] = mapped_column(default="")
     #: The number of the newest work of this computer; 0 when there has been none.
     number: Mapped[int] = mapped_column(BigInteger, default=0)
+    #: What ``number`` was when the computer last read what it shall run.
+    fetched_number: Mapped[int] = mapped_column(BigInteger, default=0)
     #: When the computer last asked for its work, seconds since the epoch.
     contacted_at: Mapped[float | None] = mapped_column(Float)
     partitions: Mapped[list[Partition]] = relationship(
@@ -115,6 +117,8 @@ class Instance(Base):
     #: Empty, started, stopped or destroyed, as its computer last reported.
     reported_state: Mapped[str] = mapped_column(default="")
     reported_at: Mapped[float | None]
+    #: The computer's ``fetched_number`` when it last reported a state.
+    reported_number: Mapped[int] = mapped_column(BigInteger, default=0)
     #: The text of the last error since it was last reported in order; empty when in order.
     error: Mapped[str] = mapped_column(default="")
     error_at: Mapped[float | None]
@@ -142,6 +146,15 @@ class Instance(Base):
     def is_root(self) -> bool:
         """Whether a user, not another instance, requested it."""
         return self.tree_id == 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its computer has read its newest change and then reported what was wanted."""
+        return (
+            self.reported_state == self.state
+            and not self.error
+            and self.reported_number >= self.number
+        )
 
     @property
     def root_id(self) -> int:

@@ -50,8 +50,17 @@ _EMPTY = "<marshal><dictionary/></marshal>"
 def get_full_computer_information() -> Response:
     """Tell a computer its software releases and partitions."""
     reference = _argument("computer_id")
-    context().presence.seen(reference)
-    with context().database.reading() as session:
+    database = context().database
+    with database.reading() as session:
+        host = registry.computer(session, reference)
+        has_news = host.fetched_number < host.number
+        contacted_at = host.contacted_at
+        answer = None if has_news else _xml(computer_document(host))
+    context().presence.seen(reference, contacted_at)
+    if answer is not None:
+        return answer
+    with database.writing() as session:
+        registry.note_fetch(session, reference)
         return _xml(computer_document(registry.computer(session, reference)))
 
 

@@ -24,11 +24,13 @@ def report_state(session: Session, instance: Instance, state: str) -> None:
     _keep_state(session, instance, state)
     instance.error = ""
     instance.error_at = None
+    if instance.partition is not None:
+        instance.reported_number = instance.partition.computer.fetched_number
 
 
 def report_error(instance: Instance, text: str) -> None:
     """Keep an instance's error."""
-    instance.error = text[-_ERROR_LIMIT:] or "no text was reported"
+    instance.error = text.strip()[-_ERROR_LIMIT:] or "no text was reported"
     instance.error_at = time.time()
 
 

@@ -116,7 +116,7 @@ def _listener(port: int) -> str:
     """Return the process that listens on a port; empty when this user may not see it."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,):
                 name = psutil.Process(connection.pid).name() if connection.pid else ""
                 return f"process {connection.pid} ({name})" if name else ""
     except psutil.Error:

@@ -57,6 +57,7 @@ def instance_view(instance: Instance) -> dict[str, Any]:
         "state": instance.state,
         "reported_state": instance.reported_state,
         "reported_at": timestamp(instance.reported_at),
+        "settled": instance.is_settled,
         "error": (
             {"text": instance.error, "time": timestamp(instance.error_at)}
             if instance.error
@@ -144,7 +145,7 @@ def decoded(values: dict[str, Any]) -> dict[str, Any]:
     if list(values) == ["_"]:
         try:
             inner = json.loads(values["_"])
-        except ValueError:
+        except (ValueError, RecursionError):
             return values
         if isinstance(inner, dict):
             return inner

@@ -91,6 +91,27 @@ def test_an_instance_tree_is_shown_whole(cloud: Cloud):
     }
 
 
+def test_parameters_that_are_no_usable_json_are_shown_as_they_are(cloud: Cloud):
+    cloud.add_computer("paris")
+    deep = "[" * 100_000
+    cloud.request("cluster", partition_parameter_kw={"_": deep})
+    assert cloud.client.instance("cluster")["parameters"] == {"_": deep}
+    answer = requests.put(
+        f"{cloud.url}v1/computers/tokyo",
+        data=deep,
+        headers={"Content-Type": "application/json"},
+        timeout=10,
+    )
+    assert answer.status_code == 400
+
+
+def test_references_may_hold_slashes(cloud: Cloud):
+    cloud.add_computer("team/paris")
+    cloud.request("team/cluster")
+    assert cloud.client.wait_due("team/paris")["instances"]
+    assert cloud.client.instance("team/cluster")["reference"] == "team/cluster"
+
+
 def test_a_child_is_not_found_by_the_name_that_only_its_tree_knows(cloud: Cloud):
     cloud.add_computer("paris")
     cloud.request_from(cloud.request("cluster"), "storage")

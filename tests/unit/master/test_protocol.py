@@ -250,6 +250,41 @@ def test_errors_are_kept_until_the_next_good_report(cloud: Cloud):
     assert (reported["error"], reported["reported_state"]) == (None, "started")
 
 
+def test_an_error_with_terminal_colours_reaches_the_requester(cloud: Cloud):
+    cloud.add_computer("paris")
+    root = cloud.request("cluster")
+    child = cloud.request_from(root, "storage")
+    cloud.partition(child).error("While:\n  \x1b[31mInstalling neo.\x1b[0m\ufffe")
+    again = cloud.request_from(root, "storage")
+    assert again.getAccessStatus() == "#error   ?[31mInstalling neo.?[0m?"
+    cloud.partition(child).error(" \n")
+    again = cloud.request_from(root, "storage")
+    assert again.getAccessStatus() == "#error no text was reported"
+
+
+def test_an_instance_is_settled_once_its_newest_change_was_read_and_reported(cloud: Cloud):
+    cloud.add_computer("paris")
+
+    def settled() -> bool:
+        return cloud.client.instance("cluster")["settled"]
+
+    instance = cloud.request("cluster")
+    pass_before = cloud.partition(instance)
+    assert not settled()
+    pass_before.started()
+    assert settled()
+    cloud.request("cluster", partition_parameter_kw={"a": "2"})
+    assert not settled()
+    # A run that began before the change ends after it.
+    pass_before.started()
+    assert not settled()
+    pass_after = cloud.partition(instance)
+    pass_after.error("a promise fails")
+    assert not settled()
+    pass_after.started()
+    assert settled()
+
+
 def test_slapgrid_repeats_reports_only_while_something_is_wrong(cloud: Cloud):
     cloud.add_computer("paris")
     instance = cloud.request("cluster")

@@ -15,8 +15,9 @@ import pytest
 from slapos_wendelin.master.__main__ import main, split_listen
 from slapos_wendelin.master.database import SCHEMA_VERSION, Database
 from slapos_wendelin.master.errors import DatabaseError, ListenError
-from slapos_wendelin.master.models import Product
+from slapos_wendelin.master.models import Product, Property
 from slapos_wendelin.master.server import check_loopback
+from slapos_wendelin.master.views import find_instance
 
 
 def start(database: Path, listen: str) -> int:
@@ -106,6 +107,23 @@ def test_a_database_of_a_later_version_is_refused(tmp_path: Path):
         DatabaseError, match=f"version 99, this master knows up to {SCHEMA_VERSION}"
     ):
         Database(path)
+
+
+def test_a_database_of_the_first_version_is_brought_to_the_present_one(tmp_path: Path):
+    path = tmp_path / "master.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(Path(__file__).with_name("schema_1.sql").read_text())
+    database = Database(path)
+    with database.writing() as session:
+        storage = find_instance(session, "SOFTINST-2")
+        assert (storage.reference, storage.connection) == ("storage", {"url": "neo://"})
+        assert storage.partition is not None
+        assert storage.partition.computer.reference == "paris"
+        assert (storage.reported_number, storage.partition.computer.fetched_number) == (0, 0)
+        version = session.get(Property, "schema_version")
+        assert version is not None
+        assert version.value == SCHEMA_VERSION
+    database.close()
 
 
 def test_a_database_of_another_program_is_refused(tmp_path: Path):
