@@ -76,15 +76,19 @@ class Peers:
     """Tell peers of each other once all of them have an address.
 
     Options: ``remembered`` (name of the RememberedPeers section), ``sections`` (names of request
-    sections that take ``config-masters``), ``of`` (those of them whose addresses make the list).
-    Gives ``addresses`` and ``comma-separated``. Raises UserError while a peer has not published
-    its address: the nodes that need the list are requested on a later run.
+    sections that take ``config-masters``), ``of`` (those of them whose addresses make the list),
+    ``wait-for`` (sections of other nodes that must have an address first). Gives ``addresses``
+    and ``comma-separated``. Raises UserError while one of all these has not published its address:
+    the nodes that need the list are requested on a later run.
     """
 
     def __init__(self, buildout: Any, _name: str, options: Any) -> None:
         remembered = buildout[options["remembered"]]
         peers = {section: buildout[section] for section in options["of"].split()}
-        waiting = [peer["name"] for peer in peers.values() if not peer["connection-address"]]
+        others = [buildout[section] for section in options["wait-for"].split()]
+        waiting = [
+            node["name"] for node in (*peers.values(), *others) if not node["connection-address"]
+        ]
         if waiting:
             raise UserError(f"waiting for {', '.join(waiting)} to publish an address")
         addresses = " ".join(peer["connection-address"] for peer in peers.values())
