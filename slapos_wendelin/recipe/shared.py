@@ -68,28 +68,33 @@ class SharedPart:
 
         :param make: fills the folder it is given. The second argument is the lock's file
             descriptor: a program that inherits it holds the lock even when this process is killed.
-        :raises ProfileError: there is no space left, or *make* raised it. Nothing is left behind.
+        :raises ProfileError: it cannot be written, or *make* raised it. Nothing is left behind.
         """
         if self.complete:
             return
-        with self._locked() as lock:
-            if self.complete:
-                return
-            started = time.monotonic()
+        try:
+            with self._locked() as lock:
+                if not self.complete:
+                    self._build(make, lock)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise out_of_space(self.location) from error
+            raise ProfileError(
+                f"cannot build {self.location}: {error}", "mend that, then build again"
+            ) from error
+
+    def _build(self, make: Callable[[Path, int], None], lock: int) -> None:
+        """Make the part, under the lock, or leave nothing of it."""
+        started = time.monotonic()
+        self._remove()
+        try:
+            self.location.mkdir(parents=True)
+            make(self.location, lock)
+            self._mark()
+        except BaseException:
             self._remove()
-            try:
-                self.location.mkdir(parents=True)
-                make(self.location, lock)
-                self._mark()
-            except OSError as error:
-                self._remove()
-                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise out_of_space(self.location) from error
-                raise
-            except BaseException:
-                self._remove()
-                raise
-            self.log.info("built %s in %.1f s", self.location, time.monotonic() - started)
+            raise
+        self.log.info("built %s in %.1f s", self.location, time.monotonic() - started)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:

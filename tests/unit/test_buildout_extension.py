@@ -33,20 +33,22 @@ def rendered(folder, name="out"):
     return json.loads((folder / name).read_text())
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("!py!{'port': 8080, 'hosts': ['a', 'b']}", {"port": 8080, "hosts": ["a", "b"]}),
-        ("!py!None", None),
-        ("!py!False", False),
-        ("!py!'!py!x'", "!py!x"),
-        ("text", "text"),
-    ],
-)
-def test_a_reference_that_stands_alone_keeps_the_type(tmp_path, text, value):
-    profile(tmp_path, TEMPLATE + f"value = ${{data:value}}\n[data]\nvalue = {text}\n")
+def test_a_reference_that_stands_alone_keeps_the_type(tmp_path):
+    literals = {
+        "!py!{'port': 8080, 'hosts': ['a', 'b']}": {"port": 8080, "hosts": ["a", "b"]},
+        "!py!None": None,
+        "!py!False": False,
+        "!py!'!py!x'": "!py!x",
+        "text": "text",
+    }
+    text = TEMPLATE.replace("{{ value |", "{{ values.values() | list |").replace(
+        "key value :value", "section values values"
+    )
+    text += "[values]\n" + "".join(f"{i} = ${{data:{i}}}\n" for i in range(len(literals)))
+    text += "[data]\n" + "".join(f"{i} = {literal}\n" for i, literal in enumerate(literals))
+    profile(tmp_path, text)
     buildout(tmp_path)
-    assert rendered(tmp_path) == value
+    assert rendered(tmp_path) == list(literals.values())
 
 
 def test_a_number_may_stand_within_a_text(tmp_path):
