@@ -67,9 +67,8 @@ def get_due(reference: str) -> dict[str, Any]:
     database = context().database
     with database.reading() as session:
         host = registry.computer(session, reference)
-        known, contacted_at = host.number, host.contacted_at
-    context().presence.seen(reference, contacted_at)
-    if database.board.wait(reference, known, after, timeout) <= after:
+    context().presence.seen(host)
+    if database.board.wait(reference, host.number, after, timeout) <= after:
         return {"number": after, "software": [], "instances": []}
     with database.reading() as session:
         return views.due_view(registry.computer(session, reference), after)

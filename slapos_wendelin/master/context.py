@@ -13,7 +13,6 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
-from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from slapos_wendelin.master.database import Database
@@ -47,25 +46,33 @@ class Presence:
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
 
-    def seen(self, reference: str, contacted_at: float | None) -> None:
-        """Note that a registered computer asks now.
+    def seen(self, host: Computer) -> None:
+        """Note that a computer asks now.
 
-        :param contacted_at: the last time that the database knows.
+        :param host: the computer as it was just read.
         """
         now = time.time()
         with self._lock:
-            self._seen[reference] = now
-        if contacted_at is None or now - contacted_at > _CONTACT_INTERVAL:
-            try:
-                with self._database.writing() as session:
-                    session.execute(
-                        update(Computer)
-                        .where(Computer.reference == reference)
-                        .values(contacted_at=now)
-                    )
-            except OperationalError as error:
-                # A full disk must not keep computers from reading what they shall run.
-                _log.warning("contact not kept computer=%s error=%s", reference, error.orig)
+            self._seen[host.reference] = now
+        if host.contacted_at is None or now - host.contacted_at > _CONTACT_INTERVAL:
+            self._write(host, now, told=0)
+
+    def read(self, host: Computer) -> None:
+        """Note that a computer has been told all its changes up to its number."""
+        if host.fetched_number < host.number:
+            self._write(host, time.time(), told=host.number)
+        self.seen(host)
+
+    def _write(self, host: Computer, now: float, told: int) -> None:
+        """Keep the contact and what the computer was told."""
+        try:
+            with self._database.writing() as session:
+                stored = session.get_one(Computer, host.id)
+                stored.contacted_at = now
+                stored.fetched_number = max(stored.fetched_number, told)
+        except OperationalError as error:
+            # A full disk must not keep computers from reading what they shall run.
+            _log.warning("contact not kept computer=%s error=%s", host.reference, error.orig)
 
     def last(self, host: Computer) -> float | None:
         """Return when the computer last asked, in seconds since the epoch, or None."""

@@ -76,10 +76,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Give a session that sees one state of the database and changes nothing."""
+        """Give a session that sees one state of the database and changes nothing.
+
+        What was loaded in the block can be read after it.
+        """
         with Session(self._engine) as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

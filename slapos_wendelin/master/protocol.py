@@ -49,19 +49,11 @@ _EMPTY = "<marshal><dictionary/></marshal>"
 @blueprint.get("/getComputerInformation")
 def get_full_computer_information() -> Response:
     """Tell a computer its software releases and partitions."""
-    reference = _argument("computer_id")
-    database = context().database
-    with database.reading() as session:
-        host = registry.computer(session, reference)
-        has_news = host.fetched_number < host.number
-        contacted_at = host.contacted_at
-        answer = None if has_news else _xml(computer_document(host))
-    context().presence.seen(reference, contacted_at)
-    if answer is not None:
-        return answer
-    with database.writing() as session:
-        registry.note_fetch(session, reference)
-        return _xml(computer_document(registry.computer(session, reference)))
+    with context().database.reading() as session:
+        host = registry.computer(session, _argument("computer_id"))
+        answer = _xml(computer_document(host))
+    context().presence.read(host)
+    return answer
 
 
 @blueprint.get("/registerComputerPartition")

@@ -143,12 +143,6 @@ def find_software(session: Session, host: Computer, url: str) -> Software | None
     )
 
 
-def note_fetch(session: Session, reference: str) -> None:
-    """Note that a computer read all of its changes so far."""
-    host = computer(session, reference)
-    host.fetched_number = host.number
-
-
 def candidates(session: Session) -> list[Candidate]:
     """Return every computer as placement sees it."""
     hosts = session.scalars(select(Computer)).all()

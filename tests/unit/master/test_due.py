@@ -93,6 +93,14 @@ def test_a_wrong_number_is_named(cloud: Cloud, query: str):
         cloud.client._call("GET", f"computers/paris/due?{query}")
 
 
+def test_asking_for_work_is_not_reading_it(cloud: Cloud):
+    cloud.add_computer("paris")
+    instance = cloud.request("cluster")
+    cloud.client.wait_due("paris")
+    cloud.slap.registerComputerPartition("paris", instance.getId()).started()
+    assert not cloud.client.instance("cluster")["settled"]
+
+
 def test_polls_leave_the_last_contact(cloud: Cloud):
     cloud.add_computer("paris")
     assert cloud.client.computers()[0]["contacted_at"] is None
