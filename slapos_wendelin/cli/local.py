@@ -22,7 +22,8 @@ from slapos_wendelin.errors import MissingRequirementError, WendelinError
 from slapos_wendelin.local.cluster import (
     Environment,
     client_environment,
-    published,
+    cluster,
+    programs_of,
 )
 from slapos_wendelin.local.home import Home
 from slapos_wendelin.local.progress import Progress
@@ -117,25 +118,24 @@ def status(options: argparse.Namespace) -> int:
     return print_status(document, Console(highlight=False))
 
 
-def environment_of(home: Home, release: Path) -> dict[str, str]:
-    """Return the variables that ``env`` and ``run`` set."""
-    programs = Environment(home, release).programs
-    folders = [str(Path(sys.executable).parent), str(programs), os.environ.get("PATH", "")]
-    variables = {
-        "PATH": os.pathsep.join(folders),
-        "SLAPOS_CLIENT_CONFIGURATION": str(home.client_configuration),
-    }
+def environment_of(home: Home) -> dict[str, str]:
+    """Return the variables that ``env`` and ``run`` set: those of the release that runs."""
+    folders = [str(Path(sys.executable).parent)]
+    variables = {"SLAPOS_CLIENT_CONFIGURATION": str(home.client_configuration)}
     if Services(home).running():
-        connection = published(MasterClient(home.master_url))
-        if connection:
-            variables |= client_environment(connection)
-    return variables
+        master = MasterClient(home.master_url)
+        root = cluster(master)
+        if root:
+            folders.append(str(programs_of(home, root["release_url"])))
+            variables |= client_environment(root["connection"])
+    folders.append(os.environ.get("PATH", ""))
+    return variables | {"PATH": os.pathsep.join(folders)}
 
 
-def env(options: argparse.Namespace) -> int:
+def env(_options: argparse.Namespace) -> int:
     """Print shell lines that set up a shell for the environment."""
     home = Home.from_environment()
-    for name, value in environment_of(home, options.release).items():
+    for name, value in environment_of(home).items():
         print(f"export {name}={shlex.quote(value)}")
     print(
         "complete -W 'up down status test doctor env run' wendelin ./wendelin 2>/dev/null || true"
@@ -147,7 +147,7 @@ def env(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run a command with the environment's variables."""
     home = Home.from_environment()
-    variables = os.environ | environment_of(home, options.release)
+    variables = os.environ | environment_of(home)
     command = options.command or ["slapos", "--help"]
     program = shutil.which(command[0], path=variables["PATH"])
     if program is None:

@@ -21,7 +21,7 @@ def print_status(document: Document, console: Console) -> int:
             computer["reference"],
             f"{computer['partitions_used']} of {computer['partitions']}",
             ", ".join(states),
-            (computer["contacted_at"] or "never")[:19],
+            (computer["contacted_at"] or "never")[11:19],
         )
     console.print(computers)
     faults = 0
@@ -42,13 +42,15 @@ def _add_children(branch: Tree, instance: Document) -> int:
 
 def _is_well(instance: Document) -> bool:
     """Return whether an instance is as requested and without error."""
-    return not instance["error"] and instance["reported_state"] == instance["state"]
+    return bool(instance["settled"])
 
 
 def _label(instance: Document) -> str:
     """Describe an instance in one line."""
     place = f"{instance['computer']}/{instance['partition']}" if instance["computer"] else "nowhere"
     state = instance["reported_state"] or "not started"
+    if not instance["settled"] and not instance["error"]:
+        state += " (changes)"
     text = f"{instance['reference']}  {place}  {state}"
     if instance["error"]:
         text += f"  [red]{str(instance['error']['text']).strip().splitlines()[-1]}[/red]"

@@ -63,7 +63,9 @@ class Environment:
             self.master.put_product(PRODUCT, self.release_url, version=self.release.name)
             run_slapos(self.home, "request", PRODUCT)
         with progress.step("start the nodes of the cluster") as say:
-            return self._wait_for_nodes(say)
+            connection = self._wait_for_nodes(say)
+        self._drop_unused_releases()
+        return connection
 
     def prove(self, progress: Progress, published: Document) -> str:
         """Run the small example on the cluster; return its last line."""
@@ -92,10 +94,8 @@ class Environment:
 
     @property
     def programs(self) -> Path:
-        """Folder of the programs of the built release, as the first computer has it."""
-        # slapgrid names the folder of a release by the MD5 of its URL.
-        digest = hashlib.md5(self.release_url.encode(), usedforsecurity=False).hexdigest()
-        return self.home.computer(next(iter(DATA_CENTERS))) / "soft" / digest / "bin"
+        """Folder of the programs of this release."""
+        return programs_of(self.home, self.release_url)
 
     def _configure(self) -> None:
         """Write every configuration file."""
@@ -116,11 +116,25 @@ class Environment:
             list(pool.map(lambda name: format_computer(self.home, name), lacking))
 
     def _supply(self) -> None:
-        """Ask every computer to build the release."""
+        """Ask every computer to build the release, and no other that nothing runs on."""
+        self._drop_unused_releases()
+        for name in DATA_CENTERS:
+            self._supply_to(name, self.release_url, "available")
+
+    def _supply_to(self, computer: str, release_url: str, state: str) -> None:
+        """Ask a computer to build a release (state available) or to remove it (destroyed)."""
         connection = slap()
         connection.initializeConnection(self.home.master_url)
-        for name in DATA_CENTERS:
-            connection.registerSupply().supply(self.release_url, computer_guid=name)
+        connection.registerSupply().supply(release_url, computer_guid=computer, state=state)
+
+    def _drop_unused_releases(self) -> None:
+        """Let the computers remove the releases that no instance has and that are not this one."""
+        status = self.master.status()
+        used = {node["release_url"] for root in status["instances"] for node in tree(root)}
+        for software in status["software"]:
+            unused = software["url"] not in used | {self.release_url}
+            if unused and software["requested_state"] != "destroyed":
+                self._supply_to(software["computer"], software["url"], "destroyed")
 
     def _wait_for_software(self, say: Say) -> None:
         """Wait until every computer has built the release. Raises CommandError with its reason."""
@@ -182,9 +196,16 @@ class Environment:
             return str(node["error"]["text"]).strip().splitlines()[-1]
         if node["release_url"] != self.release_url:
             return "waits for the new release"
-        if node["reported_state"] != node["state"]:
-            return f"is not {node['state']} yet"
+        if not node["settled"]:
+            return f"is not {node['state']} as requested yet"
         return ""
+
+
+def programs_of(home: Home, release_url: str) -> Path:
+    """Return the folder of the programs of a built release, as the first computer has it."""
+    # slapgrid names the folder of a release by the MD5 of its URL.
+    digest = hashlib.md5(release_url.encode(), usedforsecurity=False).hexdigest()
+    return home.computer(next(iter(DATA_CENTERS))) / "soft" / digest / "bin"
 
 
 def tree(root: Document) -> Iterator[Document]:
@@ -196,20 +217,20 @@ def tree(root: Document) -> Iterator[Document]:
 
 def client_environment(published: Document) -> dict[str, str]:
     """Return the environment variables by which programs find the cluster."""
-    return {
-        "WENDELIN_ZODB_URI": published["zodb-uri"],
-        "WENDELIN_DASK_SCHEDULER": published["dask-scheduler"],
-        "WENDELIN_NEO_ADMIN": published["admin"],
+    variables = {
+        "WENDELIN_ZODB_URI": "zodb-uri",
+        "WENDELIN_DASK_SCHEDULER": "dask-scheduler",
+        "WENDELIN_NEO_ADMIN": "admin",
     }
+    return {name: published[key] for name, key in variables.items() if key in published}
 
 
-def published(master: MasterClient) -> Document | None:
-    """Return what the cluster publishes, or None when there is no cluster."""
+def cluster(master: MasterClient) -> Document | None:
+    """Return the root instance of the cluster, or None when there is no cluster."""
     try:
-        connection: Document = master.instance(PRODUCT)["connection"]
+        return master.instance(PRODUCT)
     except NotFoundError:
         return None
-    return connection or None
 
 
 def wait_for(ask: Callable[[], Answer], seconds: float, otherwise: str) -> Answer:

@@ -28,14 +28,20 @@ def main() -> None:
     except WendelinError as error:
         sys.exit(f"wendelin: {error}")
     service = NodeService(configuration, MasterClient(configuration.master_url))
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stop.set())
 
-    def stop(*_: object) -> None:
-        # A signal handler must not wait for the child: run() does.
-        threading.Thread(target=service.stop).start()
+    def serve() -> None:
+        try:
+            service.run()
+        finally:
+            stop.set()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    service.run()
+    # A thread that waits for the master's answer cannot be interrupted; it ends with the process.
+    threading.Thread(target=serve, daemon=True).start()
+    stop.wait()
+    service.stop()
 
 
 if __name__ == "__main__":
