@@ -64,6 +64,8 @@ class Environment:
             run_slapos(self.home, "request", PRODUCT)
         with progress.step("start the nodes of the cluster") as say:
             connection = self._wait_for_nodes(say)
+        with progress.step("wait until the NEO cluster runs"):
+            wait_for(lambda: self._check_neo(connection), PATIENCE, "the NEO cluster does not run")
         self._drop_unused_releases()
         return connection
 
@@ -91,6 +93,20 @@ class Environment:
                     "the example failed: " + " | ".join(output), "./wendelin status, then up again"
                 )
             return "\n".join(output)
+
+    def _check_neo(self, connection: Document) -> None:
+        """Ask NEO itself for its state; raises CommandError when that is not RUNNING."""
+        answer = subprocess.run(
+            [str(self.programs / "neoctl"), "print", "cluster"],
+            env=os.environ | client_environment(connection),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = (answer.stdout + answer.stderr).strip().splitlines() or ["nothing"]
+        if said[-1] != "RUNNING":
+            raise CommandError(f"its state is {said[-1]}")
 
     @property
     def programs(self) -> Path:
