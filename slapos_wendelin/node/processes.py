@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ class ProcessKeeper:
         self.socket = socket
         self.clock = clock
         self._back_off: dict[str, BackOff] = {}
-        self._seen_stop: dict[str, int] = {}
+        #: The last death of each program that was counted: how often it was started here, and when
+        #: supervisord started it, in whole seconds (too coarse to tell two quick deaths apart).
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._starts: Counter[str] = Counter()
 
     def look(self) -> list[str]:
         """Start what should run and may be started; return the names.
@@ -58,11 +62,9 @@ class ProcessKeeper:
         try:
             with getSupervisorRPC(str(self.socket)) as supervisor:
                 programs = supervisor.getAllProcessInfo()
-                return [
-                    name
-                    for program in programs
-                    if (name := self._due(program)) and _start(supervisor, name)
-                ]
+                due = [name for program in programs if (name := self._due(program))]
+                self._starts.update(due)
+                return [name for name in due if _start(supervisor, name)]
         except (OSError, Fault):
             return []
 
@@ -77,8 +79,9 @@ class ProcessKeeper:
         if program["statename"] not in ("EXITED", "FATAL"):
             return None
         back_off = self._back_off.setdefault(name, BackOff())
-        if self._seen_stop.get(name) != program["stop"]:
-            self._seen_stop[name] = program["stop"]
+        death = (self._starts[name], program["start"])
+        if self._counted.get(name) != death:
+            self._counted[name] = death
             back_off.died(self.clock(), program["stop"] - program["start"])
         return name if self.clock() >= back_off.not_before else None
 
