@@ -73,8 +73,10 @@ def _describe(error: jsonschema.ValidationError) -> str:
     place = ".".join(map(str, error.path)) or "parameters"
     value = json.dumps(error.instance, default=str)
     if error.validator == "additionalProperties":
-        allowed = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(allowed))
+        schema: Any = error.schema
+        instance: Any = error.instance
+        allowed = sorted(schema.get("properties", {}))
+        unknown = sorted(set(instance) - set(allowed))
         return f"{place}: unknown key {', '.join(unknown)}; known are {', '.join(allowed)}"
     expectation = {
         "type": "must be of type {}",

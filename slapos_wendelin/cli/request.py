@@ -18,12 +18,14 @@ from slapos.client import ClientConfig
 from slapos.slap import ResourceNotReady, slap
 from slapos.slap.slap import NotFoundError as SlapNotFoundError
 from slapos.slap.slap import ServerError
-from slapos.util import SoftwareReleaseSchema
+from slapos.util import SoftwareReleaseSchema, SoftwareReleaseSerialisation
 
 from slapos_wendelin import parameters
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
 from slapos_wendelin.master.client import MasterClient, NotFoundError
 
+#: A file's values are taken as they are; they are serialised when they are sent.
+PLAIN = SoftwareReleaseSerialisation.Xml
 #: Exit status while the master has accepted the request but the instance has no place yet.
 NOT_READY = 2
 
@@ -42,7 +44,7 @@ class RequestCommand(StockRequestCommand):
                 action.help = "URL of a release or name of a product (default: the reference)"
         return parser
 
-    def take_action(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock exits instead)
         """Request and print; an error is one line and a remedy."""
         try:
             return self._request(args)
@@ -141,7 +143,7 @@ def _wanted_parameters(
     """
     if args.parameters_file:
         try:
-            given = getParametersFromFile(args.parameters_file, None)
+            given: object = getParametersFromFile(args.parameters_file, PLAIN)
         except (ValueError, yaml.YAMLError) as error:
             raise ParameterError(
                 f"{args.parameters_file.name} cannot be read: {' '.join(str(error).split())}",
@@ -163,7 +165,7 @@ def _options(pairs: list[str] | None) -> dict[str, str]:
         if "=" not in pair:
             raise ParameterError(f"{pair!r} is no pair of key and value", "write key=value")
     try:
-        options: dict[str, str] = parse_option_dict(pairs)
+        options: dict[str, str] = parse_option_dict(pairs)  # pyright: ignore (its comment is wrong)
     except ValueError as error:
         raise ParameterError(str(error), "give each key once") from error
     return options

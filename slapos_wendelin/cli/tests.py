@@ -5,29 +5,130 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+
+from slapos_wendelin.errors import CommandError
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of tests that one pytest runs."""
+
+    name: str
+    paths: tuple[str, ...]
+    #: Whether it runs in the analytics environment, which has numpy and NEO's client.
+    analytics: bool = False
+
+
+#: Suites of one lane run one after another, lanes beside each other, and the lab alone at the end:
+#: it stops whole data centers and should not have to share the machine.
+LANES = (
+    (Suite("unit", ("tests/unit",)), Suite("analytics", ("tests/analytics",), analytics=True)),
+    (Suite("conformance", ("tests/conformance",)),),
+)
+LAB = Suite("lab", ("tests/lab",))
+
+
+class TestRun:
+    """One run of all tests of the sources in a folder."""
+
+    def __init__(self, source: Path, cache: Path) -> None:
+        self.source = source
+        self.cache = cache
+        self.programs = Path(sys.executable).parent
+        self.environment = os.environ | {
+            "PATH": f"{self.programs}{os.pathsep}{os.environ.get('PATH', '')}",
+            "WENDELIN_CACHE": str(cache),
+        }
+        self.results: list[tuple[str, bool, float]] = []
+
+    def run(self) -> int:
+        """Check style and types, then run every suite; return the exit status."""
+        self._note("ruff check", [str(self.programs / "ruff"), "check"])
+        self._note("ruff format", [str(self.programs / "ruff"), "format", "--check"])
+        pyright = [str(self.programs / "pyright"), "--pythonpath"]
+        self._note("pyright", [*pyright, sys.executable])
+        analytics = self.analytics_python()
+        self._note("pyright neo", [*pyright, analytics, "slapos_wendelin/neo"])
+        with ThreadPoolExecutor(len(LANES)) as pool:
+            list(pool.map(lambda lane: [self._suite(suite, analytics) for suite in lane], LANES))
+        self._suite(LAB, analytics)
+        for name, well, seconds in self.results:
+            print(f"{'passed' if well else 'FAILED'}  {name:<12} {seconds:6.1f} s")
+        return int(not all(well for _, well, _ in self.results))
+
+    def pytest(self, arguments: list[str]) -> int:
+        """Run pytest with the user's arguments, in the environment that their paths ask for."""
+        python = sys.executable
+        if any(argument.startswith("tests/analytics") for argument in arguments):
+            python = self.analytics_python()
+        command = [python, "-m", "pytest", *arguments]
+        return subprocess.run(
+            command, cwd=self.source, env=self.environment, check=False
+        ).returncode
+
+    def analytics_python(self) -> str:
+        """Build the environment of the analytics tests, once for the same content."""
+        folder = (
+            self.cache / "tests" / f"analytics-{sys.version_info.major}.{sys.version_info.minor}"
+        )
+        (folder / "shared").mkdir(parents=True, exist_ok=True)
+        command = [
+            str(self.programs / "buildout"),
+            f"-c{self.source / 'tests' / 'analytics' / 'buildout.cfg'}",
+            f"buildout:directory={folder}",
+            f"buildout:shared-part-list={folder / 'shared'}",
+        ]
+        build = subprocess.run(
+            command,
+            cwd=folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if build.returncode:
+            raise CommandError(
+                f"the environment of the analytics tests was not built:\n{build.stdout[-2000:]}",
+                "mend that, then ./wendelin test again",
+            )
+        installed = configparser.RawConfigParser(strict=False)
+        installed.read(folder / ".installed.cfg")
+        return installed["analytics-tests"]["python"]
+
+    def _suite(self, suite: Suite, analytics: str) -> None:
+        """Run one suite and print its output as one piece."""
+        python = analytics if suite.analytics else sys.executable
+        self._note(suite.name, [python, "-m", "pytest", "-q", "--durations=5", *suite.paths])
+
+    def _note(self, name: str, command: list[str]) -> None:
+        """Run a command, print what it said and remember how it ended."""
+        begin = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=self.source,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        seconds = time.monotonic() - begin
+        self.results.append((name, done.returncode == 0, seconds))
+        output = done.stdout.decode(errors="replace")
+        print(f"==== {name}: {seconds:.1f} s\n{output}", flush=True)
 
 
 def test(options: argparse.Namespace) -> int:
     """Check style and types, then run the tests; arguments go to pytest."""
-    source = Path(os.environ["WENDELIN_SOURCE"])
-    programs = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
-        "WENDELIN_CACHE": f"{os.environ['WENDELIN_HOME']}/cache",
-    }
-
-    def failed(program: str, *arguments: str) -> bool:
-        command = [str(programs / program), *arguments]
-        return subprocess.run(command, cwd=source, env=environment, check=False).returncode != 0
-
-    checks = [("ruff", "check"), ("ruff", "format", "--check"), ("pyright",)]
-    failures = [] if options.arguments else [" ".join(check) for check in checks if failed(*check)]
-    if failed("pytest", *options.arguments):
-        failures.append("pytest")
-    if failures:
-        print(f"failed: {', '.join(failures)}")
-    return int(bool(failures))
+    cache = Path(os.environ["WENDELIN_HOME"]) / "cache"
+    tests = TestRun(Path(os.environ["WENDELIN_SOURCE"]), cache)
+    return tests.pytest(options.arguments) if options.arguments else tests.run()

@@ -61,7 +61,7 @@ def _is_copying(rows: list[Any]) -> bool:
 
 def main() -> None:
     """Look and step for ever, until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--admin", required=True, help="address of the admin node")
     parser.add_argument("--storage-count", required=True, type=int)
     parser.add_argument("--replicas", required=True, type=int)

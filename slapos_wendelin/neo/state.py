@@ -59,7 +59,7 @@ def _describe(node: tuple[Any, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Print the state; exit 1 with the reason when the admin node or the masters are away."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--admin", required=True, help="address of the admin node")
     options = parser.parse_args()
     control = NeoCTL(parseNodeAddress(options.admin))
