@@ -56,7 +56,7 @@ class TestRun:
         pyright = [str(self.programs / "pyright"), "--pythonpath"]
         self._note("pyright", [*pyright, sys.executable])
         analytics = self.analytics_python()
-        self._note("pyright neo", [*pyright, analytics, "slapos_wendelin/neo"])
+        self._note("pyright neo", [*pyright, analytics, "--project", "slapos_wendelin/neo"])
         with ThreadPoolExecutor(len(LANES)) as pool:
             list(pool.map(lambda lane: [self._suite(suite, analytics) for suite in lane], LANES))
         self._suite(LAB, analytics)
