@@ -11,6 +11,8 @@ from pathlib import Path
 MALLOC_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(256 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+    # Every thread would keep memory for blocks of its own.
+    "MALLOC_ARENA_MAX": "2",
 }
 
 

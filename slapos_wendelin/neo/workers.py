@@ -38,6 +38,15 @@ LOST_WORKERS_PER_TASK = 5
 #: Seconds to wait for a scheduler with at least one worker.
 TIME_LIMIT = 60.0
 
+#: Settings of workers started here. Their results are small, so moving results to disk frees
+#: nothing; and a paused worker would wait for ever for memory that malloc keeps for the next block.
+#: dask still starts a worker again that reaches its limit.
+UNPAUSED = {
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
+
 _LOST = (
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
@@ -196,7 +205,7 @@ class Workers:
     def _start_here(self) -> str:
         """Start a scheduler and workers that end with this process; return the address."""
         spawn = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in _environment().items()}
-        self._resources.enter_context(dask.config.set(spawn))
+        self._resources.enter_context(dask.config.set(spawn | UNPAUSED))
         cluster = distributed.LocalCluster(
             n_workers=self.count or 1,
             threads_per_worker=1 if self.count else 2,

@@ -8,6 +8,9 @@ These tests run in the analytics environment: `python -m pytest tests/analytics`
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +21,17 @@ from slapos_wendelin.neo.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 needs_neo = pytest.mark.skipif(
     importlib.util.find_spec("neo") is None, reason="the wheel of component/neoppod is missing"
 )
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# Workers find the examples as this process does.
+sys.path.insert(0, str(EXAMPLES))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
 
 
 def pytest_configure(config: pytest.Config) -> None:
