@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A certificate authority and one node's certificate, as NEO's tests want them."""
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
 from cryptography import x509
@@ -37,7 +37,7 @@ def _certificate(
 ) -> x509.Certificate:
     """Sign a certificate: with its own key for an authority, else for a node of the authority."""
     authority = key is issuer_key
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     builder = (
         x509.CertificateBuilder()
@@ -45,8 +45,8 @@ def _certificate(
         .issuer_name(_name("authority"))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=2))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(_usage(authority=authority), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

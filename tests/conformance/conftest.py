@@ -1,87 +1,21 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The environment of NEO's tests, and the runs that give the outcome of each case."""
+"""The environment of NEO's tests, and their runs."""
 
-import configparser
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-import tomllib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from certificates import write_certificates
-
-HERE = Path(__file__).parent
-RUNNER = HERE / "neo_runner.py"
-
-#: Seconds that the cases of one module may take together, on a slow machine.
-MODULE_TIMEOUT = 900
-
-
-def neo_cases() -> list[str]:
-    """Return the names of all cases."""
-    lines = (HERE / "neo-cases.txt").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def neo_modules() -> list[str]:
-    """Return the modules of the cases, in the order of the file."""
-    return list({case.rsplit(".", 2)[0]: None for case in neo_cases()})
-
-
-@dataclass(frozen=True)
-class Exception_:
-    """A case that is not expected to pass."""
-
-    outcome: str
-    reason: str
-    detail: str
-
-
-def neo_exceptions() -> dict[str, Exception_]:
-    """Return what neo-skips.toml says, for the user that runs the tests."""
-    root = os.geteuid() == 0
-    entries = tomllib.loads((HERE / "neo-skips.toml").read_text())["case"]
-    return {
-        entry["id"]: Exception_(entry["outcome"], entry["reason"], entry.get("detail", ""))
-        for entry in entries
-        if root or entry.get("user") != "root"
-    }
-
-
-def _build_environment() -> str:
-    """Build wheel and environment like a software release does; nothing is done twice."""
-    cache = os.environ.get("WENDELIN_CACHE") or Path.home() / ".cache" / "wendelin"
-    folder = Path(cache) / "conformance" / f"{sys.version_info.major}.{sys.version_info.minor}"
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [
-            Path(sys.executable).with_name("buildout"),
-            f"-c{HERE / 'buildout.cfg'}",
-            f"buildout:directory={folder}",
-            f"buildout:shared-part-list={folder / 'shared'}",
-        ],
-        check=True,
-        cwd=folder,
-    )
-    installed = configparser.RawConfigParser(strict=False)
-    installed.read(folder / ".installed.cfg")
-    return installed["neo-tests"]["python"]
+from neo_suite import NeoRuns, build_environment
 
 
 @pytest.fixture(scope="session")
 def neo_python() -> str:
     """A Python that has the wheel of component/neoppod."""
-    return os.environ.get("WENDELIN_NEO_PYTHON") or _build_environment()
+    return os.environ.get("WENDELIN_NEO_PYTHON") or build_environment()
 
 
 @pytest.fixture(scope="session")
@@ -90,88 +24,6 @@ def certificates() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         write_certificates(Path(folder))
         yield Path(folder)
-
-
-class NeoRuns:
-    """Runs modules of NEO's tests, at most two at a time, and keeps the outcome of each case.
-
-    Modules that start processes run one after another: their ports are chosen before they start.
-    """
-
-    def __init__(self, python: str, certificates: Path, temporary: Path) -> None:
-        self.python = python
-        self.temporary = temporary
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
-        } | {"NEO_TESTS_ADAPTER": "SQLite", "NEO_TESTS_SSL": str(certificates)}
-        self._pools = {False: ThreadPoolExecutor(1), True: ThreadPoolExecutor(1)}
-        self._futures: dict[str, Future[dict[str, dict[str, str]]]] = {}
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self._stopped = False
-
-    def submit(self, module: str, selected: list[str]) -> None:
-        """Queue the given cases of a module."""
-        pool = self._pools[".functional." in module]
-        self._futures[module] = pool.submit(self._run, module, selected)
-
-    def outcome(self, case: str) -> dict[str, str]:
-        """Wait for the outcome of a case."""
-        result = self._futures[case.rsplit(".", 2)[0]].result()
-        return result.get(case) or {
-            "outcome": "failed",
-            "detail": f"the case was not run to its end\n{result['output']['detail']}",
-        }
-
-    def _run(self, module: str, selected: list[str]) -> dict[str, dict[str, str]]:
-        folder = self.temporary / module.removeprefix("neo.tests.")
-        folder.mkdir()
-        report = folder / "report.jsonl"
-        report.touch()
-        options = [f"--case={case}" for case in selected]
-        command = [self.python, "-X", "faulthandler", RUNNER, f"--report={report}", *options]
-        with (folder / "output.txt").open("wb") as output, self._lock:
-            if self._stopped:
-                return {"output": {"outcome": "failed", "detail": "interrupted"}}
-            process = subprocess.Popen(
-                [*command, module],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=self.environment | {"TEMP": str(folder)},
-                cwd=folder,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        try:
-            process.wait(MODULE_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            self._kill(process)
-        lines = [json.loads(line) for line in report.read_text().splitlines()]
-        tail = (folder / "output.txt").read_text(errors="replace")[-4000:]
-        return {line["case"]: line for line in lines} | {
-            "output": {"outcome": "failed", "detail": tail}
-        }
-
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        """End a run with all processes that it started."""
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
-        self._running.discard(process)
-
-    def close(self) -> None:
-        """End what still runs."""
-        with self._lock:
-            self._stopped = True
-            for process in list(self._running):
-                self._kill(process)
-        for pool in self._pools.values():
-            pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

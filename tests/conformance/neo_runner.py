@@ -104,7 +104,7 @@ def main() -> None:
     if options.list:
         for module in options.module:
             for case in load(module):
-                print(case.id())  # noqa: T201
+                print(case.id())
         return
     # Neither is for users: no fsync, and logs that are kept in memory until something fails.
     importlib.import_module("neo.storage.database.manager").DatabaseManager.UNSAFE = True

@@ -10,14 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from conftest import RUNNER, NeoRuns, neo_cases, neo_exceptions, neo_modules
+from neo_suite import RUNNER, NeoRuns, neo_cases, neo_expectations, neo_modules
 
 
 @pytest.mark.parametrize("neo_case", [pytest.param(case, id=case[4:]) for case in neo_cases()])
 def test_case(neo_case: str, neo_runs: NeoRuns) -> None:
     run = neo_runs.outcome(neo_case)
-    expected = neo_exceptions().get(neo_case)
+    expected = neo_expectations().get(neo_case)
     if expected is None:
         assert run["outcome"] == "passed", run["detail"]
         return
@@ -62,5 +61,5 @@ def test_every_module_of_the_wheel_is_listed(neo_python: str) -> None:
     assert set(listing.stdout.split()) - other == set(neo_modules())
 
 
-def test_every_exception_is_a_case() -> None:
-    assert set(neo_exceptions()) <= set(neo_cases())
+def test_every_expectation_is_about_a_case() -> None:
+    assert set(neo_expectations()) <= set(neo_cases())

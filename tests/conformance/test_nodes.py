@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A cluster of NEO's own programs, from the wheel: what operators do with it, and what they fear."""
+"""A cluster of NEO's own programs: what operators do with it, and what they fear."""
 
 import os
 import signal
