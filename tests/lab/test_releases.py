@@ -15,10 +15,11 @@ PARTS = ("buildout.cfg", "component", "instance-profiles", "software", "stack", 
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of the sources, whose shared parts are kept for the next run."""
-    folder = tmp_path_factory.mktemp("checkout")
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the sources in which nothing was built."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
     for name in (*PARTS, *FILES):
         if (SOURCE / name).is_dir():
             shutil.copytree(SOURCE / name, folder / name)
@@ -29,6 +30,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared_parts(tmp_path_factory):
+    """The folder of shared parts, which are kept for the next run."""
     cache = os.environ.get("WENDELIN_CACHE")
     folder = Path(cache, "tests", "parts") if cache else tmp_path_factory.mktemp("parts")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,10 +72,6 @@ def test_buildout_in_the_folder_of_a_release_builds_it(checkout, shared_parts):
 
 def test_a_template_that_was_changed_is_refused_by_name(checkout, shared_parts):
     template = checkout / "instance-profiles" / "instance-neo-storage.cfg.in"
-    text = template.read_text()
-    template.write_text(text + "# changed\n")
-    try:
-        with pytest.raises(AssertionError, match=r"instance-neo-storage\.cfg\.in"):
-            buildout(checkout, shared_parts)
-    finally:
-        template.write_text(text)
+    template.write_text(template.read_text() + "# changed\n")
+    with pytest.raises(AssertionError, match=r"instance-neo-storage\.cfg\.in"):
+        buildout(checkout, shared_parts)
