@@ -142,7 +142,8 @@ def wait_until_written(uri, count):
             map(arrays["pixels"].is_block_written, range(arrays["pixels"].block_count))
         )
 
-    for _ in range(600):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
         if client.run(uri, written) >= count:
             return
         time.sleep(0.05)
