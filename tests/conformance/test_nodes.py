@@ -191,6 +191,30 @@ def test_neoctl_fails_when_there_is_no_cluster(neo_python: str) -> None:
     assert "ERROR: not connected" in cluster.neoctl("print", "cluster", status=1)
 
 
+def test_nodes_start_from_a_configuration_file(neo_python: str, tmp_path: Path) -> None:
+    cluster = Cluster(Path(neo_python).parent, tmp_path)
+    (tmp_path / "neo.conf").write_text(
+        f"[DEFAULT]\ncluster: demo\nmasters: {cluster.master}\nautostart: 1\n"
+        f"[master]\nbind: {cluster.master}\npartitions: 2\n"
+        f"[admin]\nbind: {cluster.admin}\n"
+        "[s1]\nadapter: SQLite\ndatabase: s1.sqlite\n"
+    )
+    try:
+        for program, section in (
+            ("neomaster", "master"),
+            ("neoadmin", "admin"),
+            ("neostorage", "s1"),
+        ):
+            cluster.processes[section] = subprocess.Popen(
+                [cluster.programs / program, "-fneo.conf", f"-s{section}"], cwd=tmp_path
+            )
+        wait_until(lambda: cluster.state() == "RUNNING")
+        assert "S1 R UU" in cluster.neoctl("print", "pt")
+    finally:
+        for name in list(cluster.processes):
+            cluster.end(name, signal.SIGKILL)
+
+
 def test_nodes_end_on_sigterm_and_write_no_traceback(cluster: Cluster) -> None:
     client = cluster.client()
     commit(client, 1)
