@@ -1,0 +1,250 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One cluster of an environment: its nodes, their processes and promises, and its data."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+
+from slapos_wendelin.local.cluster import client_environment, programs_of
+
+if TYPE_CHECKING:
+    from environment import Environment
+
+#: Seconds in which a cluster has to recover from whatever was done to it.
+RECOVERY_TIME = 150.0
+OBJECTS = Path(__file__).with_name("objects.py")
+
+
+class Outcome(NamedTuple):
+    """What a promise found last."""
+
+    is_red: bool
+    message: str
+
+
+class Cluster:
+    """The instance tree of one cluster."""
+
+    def __init__(self, environment: Environment, reference: str) -> None:
+        self.environment = environment
+        self.reference = reference
+
+    @property
+    def root(self) -> dict[str, Any]:
+        """The root instance, as the master's status shows it."""
+        for root in self.environment.master.status()["instances"]:
+            if root["reference"] == self.reference:
+                return root
+        raise AssertionError(f"the master has no instance {self.reference}")
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Return all instances of the tree, the root under its reference, by name."""
+        root = self.root
+        return {node["reference"]: node for node in (root, *root["children"])}
+
+    def error(self, node: str) -> str:
+        """Return what the master's status says is wrong with a node, or nothing."""
+        found = self.nodes()[node]["error"]
+        return found["text"] if found else ""
+
+    def folder(self, node: str) -> Path:
+        """Return the folder of a node's partition."""
+        place = self.nodes()[node]
+        home = self.environment.home
+        return home.computer(place["computer"]) / "inst" / place["partition"]
+
+    def computer(self, node: str) -> str:
+        """Return the name of the computer that hosts a node."""
+        return self.nodes()[node]["computer"]
+
+    def process(self, node: str, program: str = "") -> psutil.Process:
+        """Return the process of a node's program, by default the one that names its type."""
+        name = program or re.sub(r"-\d+$", "", node)
+        return psutil.Process(int((self.folder(node) / f"var/run/{name}.pid").read_text()))
+
+    def kill(self, node: str, program: str = "") -> psutil.Process:
+        """``kill -9`` a node's program and return what it was."""
+        process = self.process(node, program)
+        process.kill()
+        return process
+
+    def processes(self, pattern: str = "") -> dict[str, tuple[int, float]]:
+        """Return process id and start time of each program, by node; *pattern* selects nodes."""
+        found = {}
+        for node in self.nodes():
+            if node != self.reference and re.match(pattern, node):
+                process = self.process(node)
+                found[node] = process.pid, process.create_time()
+        return found
+
+    def outcomes(self, node: str) -> dict[str, Outcome]:
+        """Return what each promise of a node found last, by the promise's name."""
+        found = {}
+        for path in (self.folder(node) / ".slapgrid/promise/result").glob("*.status.json"):
+            document = json.loads(path.read_text())
+            result = document["result"]
+            found[document["title"]] = Outcome(result["failed"], result["message"])
+        return found
+
+    def look(self, *names: str) -> None:
+        """Let slapgrid look at these nodes, on all their computers at once."""
+        nodes = self.nodes()
+        places: dict[str, list[str]] = {}
+        for name in names:
+            places.setdefault(nodes[name]["computer"], []).append(nodes[name]["partition"])
+        with ThreadPoolExecutor(max(len(places), 1)) as pool:
+            list(pool.map(lambda place: self.environment.look(place[0], *place[1]), places.items()))
+
+    def look_until(
+        self, *promises: tuple[str, str], is_red: bool, seconds: float = RECOVERY_TIME
+    ) -> dict[tuple[str, str], Outcome]:
+        """Look until promises (node and name) are all red or all green; return what they found.
+
+        slapgrid does not run a promise again within three seconds.
+        """
+        deadline = time.monotonic() + seconds
+        nodes = {node for node, _ in promises}
+        while True:
+            self.look(*nodes)
+            outcomes = {node: self.outcomes(node) for node in nodes}
+            found = {(node, name): outcomes[node].get(name) for node, name in promises}
+            others = [key for key, value in found.items() if not value or value.is_red != is_red]
+            if not others:
+                return {key: value for key, value in found.items() if value}
+            assert time.monotonic() < deadline, f"not {'red' if is_red else 'green'}: {found}"
+            nodes = {node for node, _ in others}
+
+    def state(self) -> dict[str, Any]:
+        """Return what NEO tells of itself through its admin node."""
+        admin = self.root["connection"]["admin"]
+        python = self.process("neo-admin").cmdline()[0]
+        answer = subprocess.run(
+            [python, "-m", "slapos_wendelin.neo.state", "--admin", admin],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        return json.loads(answer.stdout) if answer.returncode == 0 else {"cluster": answer.stderr}
+
+    def primary(self) -> str:
+        """Return the name of the node that is the primary master."""
+        state = self.state()
+        (address,) = (n["address"] for n in state["nodes"] if n["id"] == state["primary"])
+        for name, node in self.nodes().items():
+            if node["connection"].get("address") == address:
+                return name
+        raise AssertionError(f"no node has the address {address}")
+
+    def neo_id(self, node: str) -> str:
+        """Return the name that NEO has for a storage node, such as S2."""
+        address = self.nodes()[node]["connection"]["address"]
+        return next(n["id"] for n in self.state()["nodes"] if n["address"] == address)
+
+    def neoctl(self, *arguments: str) -> str:
+        """Run neoctl and return what it said."""
+        return self._run("neoctl", *arguments).stdout
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the Python of the analytics environment to its end."""
+        return self._run("analytics-python", *arguments)
+
+    def start_python(self, *arguments: str, without: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start the Python of the analytics environment, *without* some variables."""
+        root = self.root
+        program = programs_of(self.environment.home, root["release_url"]) / "analytics-python"
+        variables = self.environment.variables | client_environment(root["connection"])
+        variables = {k: v for k, v in variables.items() if k not in without}
+        return subprocess.Popen(
+            [str(program), *arguments],
+            cwd=self.environment.source,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def write_objects(self, name: str, count: int = 200) -> None:
+        """Write objects of which the content is known."""
+        done = self.python(str(OBJECTS), "write", name, str(count))
+        assert done.stdout == f"{count} written\n", done.stdout + done.stderr
+
+    def check_objects(self, name: str, count: int = 200) -> None:
+        """Read them and fail when one is not what was written."""
+        done = self.python(str(OBJECTS), "check", name, str(count))
+        assert done.stdout == f"{count} right\n", done.stdout + done.stderr
+
+    def request(self, *options: str, **parameters: Any) -> subprocess.CompletedProcess[str]:
+        """``slapos request`` with parameters; underscores of their names become hyphens."""
+        pairs = [f"{key.replace('_', '-')}={value}" for key, value in parameters.items()]
+        given = ["--parameters", *pairs] if pairs else []
+        product = [] if self.reference == "wendelin-cluster" else ["wendelin-cluster"]
+        return self.environment.slapos("request", self.reference, *product, *options, *given)
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong with nodes, by name; nothing when all is as it was requested."""
+        found = {}
+        for name, node in self.nodes().items():
+            if node["error"]:
+                found[name] = node["error"]["text"].strip()
+            elif not node["settled"]:
+                found[name] = f"{node['reported_state']}, not {node['state']}, or not processed yet"
+        return found
+
+    def wait_until_well(self, seconds: float = RECOVERY_TIME) -> dict[str, Any]:
+        """Wait until every node is as requested and NEO has all copies; return NEO's state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            faults = self.faults()
+            state = {} if faults else self.state()
+            if not faults and state["cluster"] == "RUNNING" and not _behind(state):
+                return state
+            assert time.monotonic() < deadline, f"after {seconds:.0f} s: {faults} {state}"
+            if faults:
+                self.look(*faults)
+            else:
+                time.sleep(0.2)
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the release with the variables that ``./wendelin run`` sets."""
+        root = self.root
+        path = programs_of(self.environment.home, root["release_url"]) / program
+        return subprocess.run(
+            [str(path), *arguments],
+            cwd=self.environment.source,
+            env=self.environment.variables | client_environment(root["connection"]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=RECOVERY_TIME,
+            check=False,
+        )
+
+
+def cells_of(state: dict[str, Any], node_id: str) -> list[str]:
+    """Return the states of the cells of a storage node."""
+    return [cell for row in state["partition-table"] for node, cell in row if node == node_id]
+
+
+def copies(state: dict[str, Any]) -> Iterator[int]:
+    """Yield the number of readable copies of each NEO partition."""
+    for row in state["partition-table"]:
+        yield sum(cell in ("UP_TO_DATE", "FEEDING") for _, cell in row)
+
+
+def _behind(state: dict[str, Any]) -> list[Any]:
+    """Return the cells that are not up to date, or everything when there is no table."""
+    rows = state["partition-table"]
+    return [cell for row in rows for cell in row if cell[1] != "UP_TO_DATE"] if rows else [state]

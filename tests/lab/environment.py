@@ -1,0 +1,323 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An environment of ``./wendelin up`` in a folder of the tests' own, and what can befall it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+from cluster import Cluster
+from slapos.grid.svcbackend import getSupervisorRPC
+
+from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
+from slapos_wendelin.master.client import MasterClient
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: Second numbers of the loopback addresses that tests use; those of users' environments are lower.
+NETWORKS = range(200, 250)
+#: Exit status of slapgrid when another one works on the same computer.
+ANOTHER_RUNS = 10
+#: Seconds for one command of ./wendelin, and for anything else that is waited for.
+COMMAND_TIME, PATIENCE = 500.0, 120.0
+
+Answer = TypeVar("Answer")
+
+
+class Environment:
+    """The master, the three computers and the cluster of one folder."""
+
+    def __init__(self, root: Path, source: Path = REPOSITORY) -> None:
+        self.home = Home(root, _free_network())
+        self.source = source
+        self.master = MasterClient(self.home.master_url)
+        self.cluster = Cluster(self, "wendelin-cluster")
+        self.variables = _clean_variables() | {
+            "WENDELIN_HOME": str(root),
+            "WENDELIN_NETWORK": self.home.network,
+        }
+        #: What ``up`` said last.
+        self.said = ""
+
+    def start_wendelin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start ``./wendelin ARGUMENTS`` in a process group of its own."""
+        return subprocess.Popen(
+            [str(self.source / "wendelin"), *arguments],
+            cwd=self.source,
+            env=self.variables | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wendelin(
+        self, *arguments: str, status: int | None = 0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``./wendelin ARGUMENTS`` to its end, which must have the exit status *status*."""
+        process = self.start_wendelin(*arguments, **variables)
+        try:
+            output, _ = process.communicate(timeout=COMMAND_TIME)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        assert status in (None, process.returncode), f"./wendelin {' '.join(arguments)}: {output}"
+        return subprocess.CompletedProcess(process.args, process.returncode, output, None)
+
+    def up(self, *options: str) -> str:
+        """Bring everything up and return what ``up`` said."""
+        self.said = self.wendelin("up", *options).stdout
+        return self.said
+
+    def down(self) -> str:
+        """Stop everything; the data stays."""
+        return self.wendelin("down").stdout
+
+    def erase(self) -> None:
+        """Remove everything."""
+        self.wendelin("down", "--erase", "--yes")
+
+    def toolkit(self) -> Path:
+        """Folder of the programs of the toolkit that the services run."""
+        return Path(self.service("services").cmdline()[0]).parent
+
+    def slapos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the ``slapos`` command of the environment's toolkit."""
+        client = {"SLAPOS_CLIENT_CONFIGURATION": str(self.home.client_configuration)}
+        return subprocess.run(
+            [str(self.toolkit() / "slapos"), *arguments],
+            env=self.variables | client,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def look(self, computer: str, *partitions: str) -> int:
+        """Let slapgrid look at partitions of a computer, all when none is named.
+
+        The node service does so too, but only once a minute while all is well.
+        """
+        only = ["--only-cp", ",".join(partitions)] if partitions else []
+        configuration = str(self.home.computer_configuration(computer))
+
+        def ask() -> int | None:
+            looked = self.slapos("node", "instance", "--cfg", configuration, *only)
+            return None if looked.returncode == ANOTHER_RUNS else looked.returncode + 1
+
+        return wait_for(ask, f"slapgrid of {computer}") - 1
+
+    def look_at(self, *nodes: str) -> None:
+        """Let slapgrid look at nodes of the cluster, on all their computers at once."""
+        self.cluster.look(*nodes)
+
+    def service(self, name: str) -> psutil.Process:
+        """Return the process of ``services`` (their supervisord), ``master`` or a computer."""
+        supervisord = psutil.Process(int((self.home.root / "services.pid").read_text()))
+        if name == "services":
+            return supervisord
+        wanted = "slapos_wendelin.master" if name == "master" else f"/computers/{name}/slapos.cfg"
+
+        def find() -> psutil.Process | None:
+            for child in supervisord.children():
+                if any(argument.endswith(wanted) for argument in _command(child)):
+                    return child
+            return None
+
+        return wait_for(find, f"the service {name}")
+
+    def supervisord(self, computer: str) -> psutil.Process:
+        """Return the supervisord that runs the programs of a computer's partitions."""
+        path = self.home.computer(computer) / "inst" / "sv.sock"
+
+        def find() -> psutil.Process | None:
+            with contextlib.suppress(OSError), getSupervisorRPC(str(path)) as supervisor:
+                return psutil.Process(supervisor.getPID())
+            return None
+
+        return wait_for(find, f"the supervisord of {computer}")
+
+    @contextlib.contextmanager
+    def unattended(self, *computers: str) -> Iterator[None]:
+        """Keep the services of computers from starting what dies."""
+        services = [self.service(computer) for computer in computers]
+        for service in services:
+            service.suspend()
+        try:
+            yield
+        finally:
+            for service in services:
+                service.resume()
+
+    def processes_of(self, computer: str) -> list[psutil.Process]:
+        """Return all processes of a computer, those first that would start others again."""
+        folder = self.home.computer(computer)
+        roots = [self.service(computer), self.supervisord(computer)]
+        below = [child for root in roots for child in root.children(recursive=True)]
+        others = [process for process in self.processes() if _works_below(process, folder)]
+        return list(dict.fromkeys([*roots, *below, *others]))
+
+    def burn(self, computer: str) -> list[psutil.Process]:
+        """Kill all processes of a computer at once; return them. Its service starts it again."""
+        victims = self.processes_of(computer)
+        for process in victims:
+            _signal(process, signal.SIGSTOP)
+        for process in victims:
+            _signal(process, signal.SIGKILL)
+        return victims
+
+    @contextlib.contextmanager
+    def dark(self, computer: str) -> Iterator[None]:
+        """Kill all processes of a computer, which stays dead until the end."""
+        services = self.service("services")
+        services.suspend()
+        try:
+            victims = self.burn(computer)
+            yield
+            assert not [process for process in victims if _is_alive(process)]
+            folder = self.home.computer(computer)
+            assert not [process for process in self.processes() if _works_below(process, folder)]
+        finally:
+            services.resume()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all processes that work below the folder or name something in it."""
+        ours = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+        found = []
+        for process in psutil.process_iter():
+            if process.pid not in ours and _is_alive(process):
+                named = any(str(self.home.root) in argument for argument in _command(process))
+                if named or _works_below(process, self.home.root):
+                    found.append(process)
+        return found
+
+    def programs(self) -> dict[int, str]:
+        """Return the long-lived processes by id: services, supervisords and nodes' programs."""
+        names = ("services", "master", *DATA_CENTERS)
+        found = {self.service(name).pid: name for name in names}
+        for computer in DATA_CENTERS:
+            supervisord = self.supervisord(computer)
+            found[supervisord.pid] = f"supervisord of {computer}"
+            for child in supervisord.children():
+                found[child.pid] = " ".join(_command(child))
+        return found
+
+    def in_parallel(self, function: Callable[[str], object], computers: list[str]) -> None:
+        """Call a function for computers, all at once."""
+        with ThreadPoolExecutor(len(DATA_CENTERS)) as pool:
+            list(pool.map(function, computers))
+
+
+@contextlib.contextmanager
+def new_environment(source: Path = REPOSITORY) -> Iterator[Environment]:
+    """Yield an environment of which nothing is there yet; nothing is left of it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="wl-") as folder:
+        environment = Environment(Path(folder) / "home", source)
+        try:
+            yield environment
+        finally:
+            try:
+                if environment.home.root.exists():
+                    environment.erase()
+            finally:
+                left = environment.processes()
+                names = [f"{process.pid} {' '.join(_command(process))}" for process in left]
+                for process in left:
+                    _signal(process, signal.SIGKILL)
+        assert not names, f"these processes outlive down --erase: {names}"
+        assert not environment.home.root.exists()
+
+
+def wait_for(ask: Callable[[], Answer | None], what: str, seconds: float = PATIENCE) -> Answer:
+    """Call *ask* until it returns something true; fail after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"{what}: not after {seconds:.0f} s"
+        time.sleep(0.05)
+    return answer
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Be the other program that has taken a port."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def bind() -> bool:
+            try:
+                listener.bind((host, port))
+            except OSError:
+                return False
+            return True
+
+        wait_for(bind, f"taking {host}:{port}", 20)
+        listener.listen()
+        yield
+
+
+def _clean_variables() -> dict[str, str]:
+    """Return the environment variables without those of a cluster; builds share one cache."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WENDELIN_", "SLAPOS_", "PYTEST_")) or name == "WENDELIN_PYTHON"
+    }
+    cache = os.environ.get("WENDELIN_CACHE")
+    if cache:
+        variables.setdefault("UV_CACHE_DIR", f"{cache}/uv")
+        variables.setdefault("PIP_CACHE_DIR", f"{cache}/pip")
+    return variables
+
+
+def _free_network() -> str:
+    """Return a part of the loopback network where no master listens."""
+    start = os.getpid() % len(NETWORKS)
+    for number in (*NETWORKS[start:], *NETWORKS[:start]):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((f"127.{number}.0.1", MASTER_PORT))
+                return f"127.{number}"
+    raise AssertionError("no free loopback network")
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs and is no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Return the command line of a process, nothing when it is gone or another user's."""
+    try:
+        return process.cmdline() if process.uids().real == os.getuid() else []
+    except psutil.Error:
+        return []
+
+
+def _works_below(process: psutil.Process, folder: Path) -> bool:
+    """Return whether the working folder of a process is below *folder*."""
+    try:
+        return process.uids().real == os.getuid() and Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False

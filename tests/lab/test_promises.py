@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each promise turns red when what it watches over breaks, is seen at the master, and recovers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from cluster import Cluster, Outcome, cells_of
+from environment import Environment, listening, wait_for
+
+from slapos_wendelin.local.home import DATA_CENTERS
+
+#: The programs that are killed: a node of each type, with the program where it has two.
+VICTIMS = [
+    ("neo-master-0", "neo-master"),
+    ("neo-admin", "neo-admin"),
+    ("neo-admin", "neo-keeper"),
+    ("neo-storage-0", "neo-storage"),
+    ("dask-scheduler", "dask-scheduler"),
+    ("dask-worker-0", "dask-worker"),
+]
+#: Their promises, and what each says when the program is dead.
+RED = {
+    ("neo-master-0", "neo-master-runs"): "does not run",
+    ("neo-master-0", "neo-master-listens"): "nothing listens at 127.",
+    ("neo-admin", "neo-admin-runs"): "does not run",
+    ("neo-admin", "neo-admin-listens"): "nothing listens at 127.",
+    ("neo-admin", "neo-keeper-runs"): "does not run",
+    ("neo-admin", "cluster-is-running"): "does not answer",
+    ("neo-storage-0", "neo-storage-runs"): "does not run",
+    ("neo-storage-0", "neo-storage-listens"): "nothing listens at 127.",
+    ("neo-storage-0", "storage-has-cells"): "does not answer",
+    ("dask-scheduler", "dask-scheduler-runs"): "does not run",
+    ("dask-scheduler", "dask-scheduler-listens"): "nothing listens at 127.",
+    ("dask-worker-0", "dask-worker-runs"): "does not run",
+    ("dask-worker-0", "dask-worker-listens"): "nothing listens at 127.",
+    ("wendelin-cluster", "masters-listen"): "nothing listens at 127.",
+}
+
+Found = dict[tuple[str, str], Outcome]
+
+
+@pytest.fixture(scope="module")
+def killed(environment: Environment) -> Iterator[tuple[Found, dict[str, str], Found]]:
+    """Kill a program of each kind; yield promises and the master's errors, then promises again."""
+    cluster = environment.cluster
+    cluster.wait_until_well()
+    with environment.unattended(*DATA_CENTERS):
+        for node, program in VICTIMS:
+            cluster.kill(node, program)
+        red = cluster.look_until(*RED, is_red=True)
+        errors = {node: cluster.error(node) for node, _ in RED}
+    yield red, errors, cluster.look_until(*RED, is_red=False)
+    cluster.wait_until_well()
+    assert not any(cluster.error(node) for node, _ in RED)
+
+
+@pytest.mark.parametrize(("node", "promise"), RED)
+def test_promise_is_red_while_the_program_is_dead_and_green_again(
+    killed: tuple[Found, dict[str, str], Found], node: str, promise: str
+) -> None:
+    red, errors, green = killed
+    assert red[node, promise].is_red
+    assert RED[node, promise] in red[node, promise].message
+    assert errors[node].startswith("Promise '")
+    assert not green[node, promise].is_red
+
+
+def test_port_is_missed_when_a_program_hangs_before_it_listens(cluster: Cluster) -> None:
+    node = "neo-storage-1"
+    killed = cluster.kill(node)
+
+    def started_again() -> psutil.Process | None:
+        process = cluster.process(node)
+        return process if process.pid != killed.pid else None
+
+    hanging = wait_for(started_again, "the storage starts again")
+    hanging.suspend()
+    assert not [c for c in hanging.net_connections() if c.status == psutil.CONN_LISTEN]
+    try:
+        cluster.look_until((node, "neo-storage-listens"), is_red=True)
+        assert not cluster.outcomes(node)["neo-storage-runs"].is_red
+        assert cluster.error(node)
+    finally:
+        hanging.resume()
+    cluster.look_until((node, "neo-storage-listens"), is_red=False)
+
+
+def test_storage_without_cells_in_the_partition_table_is_red(cluster: Cluster) -> None:
+    node, promise = "neo-storage-2", "storage-has-cells"
+    name = cluster.neo_id(node)
+    keeper = cluster.process("neo-admin", "neo-keeper")
+    keeper.suspend()
+    try:
+        cluster.neoctl("tweak", name)
+        wait_for(lambda: not cells_of(cluster.state(), name), f"{name} gives its cells away")
+        found = cluster.look_until((node, promise), is_red=True)
+        assert f"the storage {name} has no cell" in found[node, promise].message
+        assert "has no cell" in cluster.error(node)
+    finally:
+        keeper.resume()
+    cluster.look_until((node, promise), is_red=False)
+
+
+def test_cluster_that_is_not_running_is_red(environment: Environment, cluster: Cluster) -> None:
+    storages = ["neo-storage-0", "neo-storage-1"]
+    promise = ("neo-admin", "cluster-is-running")
+    with environment.unattended(*(cluster.computer(node) for node in storages)):
+        for node in storages:
+            cluster.kill(node)
+        wait_for(lambda: cluster.state()["cluster"] != "RUNNING", "NEO sees that it lacks data")
+        found = cluster.look_until(promise, is_red=True)
+        assert "not RUNNING" in found[promise].message
+        assert "not RUNNING" in cluster.error("neo-admin")
+    cluster.look_until(promise, is_red=False)
+
+
+def test_taken_port_of_a_partition_is_named_and_the_program_starts_once_it_is_free(
+    environment: Environment, cluster: Cluster
+) -> None:
+    node, promise = "neo-storage-0", "neo-storage-runs"
+    host, port = cluster.nodes()[node]["connection"]["address"].split(":")
+    with environment.unattended(cluster.computer(node)):
+        cluster.kill(node)
+        other = listening(host, int(port))
+        other.__enter__()
+    try:
+        before = time.monotonic()
+        found = cluster.look_until((node, promise), is_red=True)
+        assert f"{host}:{port}" in found[node, promise].message, time.monotonic() - before
+        assert f"{host}:{port}" in cluster.error(node)
+    finally:
+        other.__exit__(None, None, None)
+    cluster.look_until((node, promise), is_red=False)
