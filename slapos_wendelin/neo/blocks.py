@@ -33,7 +33,7 @@ class Block(Persistent):
 
     data: bytes | None = None
 
-    def __getstate__(self) -> bytes | None:
+    def __getstate__(self) -> bytes | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the bytes themselves: a record is then its data and few bytes more."""
         return self.data
 

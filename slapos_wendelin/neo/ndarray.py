@@ -168,7 +168,7 @@ class NDArray(Persistent):
 
     def read_block(self, number: int) -> np.ndarray[Any, Any]:
         """Read one block into memory."""
-        return self.zarr[self.block_slices(number)]
+        return np.asarray(self.zarr[self.block_slices(number)])
 
     def write_block(self, number: int, values: ArrayLike) -> None:
         """Write one block. Writing the same again is harmless, so a repeated transaction is too."""

@@ -113,5 +113,10 @@ def dask_array(source: ArrayReference) -> dask.array.Array:
 
     pinned = source if source.at is not None else source.pinned()
     return dask.array.from_array(
-        pinned, chunks=pinned.chunks, name=False, asarray=False, lock=False, fancy=False
+        pinned,
+        chunks=pinned.chunks,  # pyright: ignore[reportArgumentType] (any form of chunks is taken)
+        name=False,
+        asarray=False,
+        lock=False,
+        fancy=False,
     )

@@ -132,14 +132,15 @@ class Workers:
 
     def on_each_worker(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Call a function once in every worker process; return its results by address."""
-        return self.client.run(function, on_error="ignore")
+        results: Any = self.client.run(function, on_error="ignore")
+        return dict(results)
 
     @property
     def client(self) -> distributed.Client:
         """The connection to the scheduler, made again when it was lost."""
         if self._client is None or self._client.status != "running":
             self._disconnect()
-            self._connect()
+            return self._connect()
         return self._client
 
     @property
@@ -217,14 +218,13 @@ class Workers:
         )
         return self._resources.enter_context(cluster).scheduler_address
 
-    def _connect(self) -> None:
+    def _connect(self) -> distributed.Client:
         """Connect to the scheduler and wait for a worker."""
         deadline = time.monotonic() + self.time_limit
         try:
-            self._client = distributed.Client(
-                self.address, timeout=self.time_limit, set_as_default=False
-            )
-            self._client.wait_for_workers(1, timeout=max(1.0, deadline - time.monotonic()))
+            client = distributed.Client(self.address, timeout=self.time_limit, set_as_default=False)
+            self._client = client
+            client.wait_for_workers(1, timeout=max(1.0, deadline - time.monotonic()))
         except (TimeoutError, OSError, ValueError) as error:
             self._disconnect()
             raise WorkersError(
@@ -232,6 +232,7 @@ class Workers:
                 f" {error or type(error).__name__}",
                 "give the address of a running scheduler, tcp://HOST:PORT",
             ) from error
+        return client
 
     def _disconnect(self) -> None:
         """Close the connection to the scheduler, also when it is gone."""
