@@ -22,6 +22,9 @@ from slapos_wendelin.errors import CommandError, MissingRequirementError
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
 from slapos_wendelin.recipe.cluster import write_atomically
 
+#: Variables that say where and how builds download: the services get those of the last ``up``.
+BUILD_VARIABLES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 #: Seconds that services get to start and to stop.
 START_TIME, STOP_TIME = 30.0, 90.0
 
@@ -46,6 +49,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 PROGRAM = """\
 [program:{name}]
 command = {setpriv} --pdeathsig TERM -- {command}
+environment = {environment}
 autostart = {autostart}
 autorestart = true
 startsecs = 1
@@ -78,8 +82,11 @@ class Services:
             return
         self._check_master_port()
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)]
+        # The services have the variables for builds in their configuration, where they can change.
+        ours = build_variables()
         result = subprocess.run(
             command,
+            env={name: value for name, value in os.environ.items() if name not in ours},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -142,10 +149,12 @@ class Services:
                 autostart=name == "master",
                 log=self.home.log,
                 setpriv=shutil.which("setpriv"),
+                environment="" if name == "master" else _as_option(build_variables()),
             )
         if self.configuration.exists() and self.configuration.read_text() == text:
             return False
-        write_atomically(self.configuration, text)
+        # An index may be named with its password.
+        write_atomically(self.configuration, text, secret=True)
         return True
 
     def _reload(self) -> None:
@@ -171,6 +180,32 @@ class Services:
                     "stop the program that does, or set WENDELIN_NETWORK to another network "
                     "(such as 127.99)",
                 ) from error
+
+
+def build_variables() -> dict[str, str]:
+    """Return the environment variables that say where and how builds download."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(BUILD_VARIABLES) or name.lower() in PROXY_VARIABLES
+    }
+
+
+def _as_option(variables: dict[str, str]) -> str:
+    """Write variables as supervisord's option ``environment`` wants them.
+
+    Raises MissingRequirementError for a value that it cannot express.
+    """
+    pairs = []
+    for name, value in variables.items():
+        quote = next((quote for quote in "\"'" if quote not in value), None)
+        if quote is None or "\n" in value:
+            raise MissingRequirementError(
+                f"the environment variable {name} has both kinds of quotes, or several lines",
+                "unset it, or set it without them",
+            )
+        pairs.append(f"{name}={quote}{value.replace('%', '%%')}{quote}")
+    return ",".join(pairs)
 
 
 def processes_of(home: Home) -> list[psutil.Process]:

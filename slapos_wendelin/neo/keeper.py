@@ -27,31 +27,42 @@ INTERVAL = 2.0
 log = logging.getLogger("neo-keeper")
 
 
-def step(control: NeoCTL, storage_count: int, replicas: int) -> str | None:
-    """Do the next step towards what is asked for; return what was done, or None.
+class Keeper:
+    """Leads a cluster to *storage_count* storages and *replicas* replicas."""
 
-    Nothing is done while the cluster is not RUNNING, a storage is away or cells are being copied:
-    a tweak would then move data that the missing node still has.
-    """
-    if control.getClusterState() != ClusterStates.RUNNING:
-        return None
-    storages = control.getNodeList(NodeTypes.STORAGE)
-    pending = [node[2] for node in storages if node[3] == NodeStates.PENDING]
-    if pending:
-        control.enableStorageList(pending)
-        return f"added {', '.join(map(uuid_str, pending))}"
-    running = [node for node in storages if node[3] == NodeStates.RUNNING]
-    _, kept, rows = control.getPartitionRowList()
-    if kept != replicas and len(running) > replicas:
-        control.setNumReplicas(replicas)
-        return f"replicas: {kept} -> {replicas}"
-    if len(running) < max(storage_count, len(storages)) or _is_copying(rows):
-        return None
-    changed, _ = control.tweakPartitionTable(dry_run=True)
-    if not changed:
-        return None
-    control.tweakPartitionTable()
-    return "tweaked the partition table"
+    def __init__(self, storage_count: int, replicas: int) -> None:
+        self.storage_count = storage_count
+        self.replicas = replicas
+        #: Storages and partition table that need no tweak. Asking makes the master log a warning.
+        self._settled: Any = None
+
+    def step(self, control: NeoCTL) -> str | None:
+        """Do the next step towards what is asked for; return what was done, or None.
+
+        Nothing is done while the cluster is not RUNNING, a storage is away or cells are being
+        copied: a tweak would then move data that the missing node still has.
+        """
+        if control.getClusterState() != ClusterStates.RUNNING:
+            return None
+        storages = control.getNodeList(NodeTypes.STORAGE)
+        pending = [node[2] for node in storages if node[3] == NodeStates.PENDING]
+        if pending:
+            control.enableStorageList(pending)
+            return f"added {', '.join(map(uuid_str, pending))}"
+        running = sorted(node[2] for node in storages if node[3] == NodeStates.RUNNING)
+        _, kept, rows = control.getPartitionRowList()
+        if kept != self.replicas and len(running) > self.replicas:
+            control.setNumReplicas(self.replicas)
+            return f"replicas: {kept} -> {self.replicas}"
+        is_missing = len(running) < max(self.storage_count, len(storages))
+        if is_missing or _is_copying(rows) or self._settled == (running, kept, rows):
+            return None
+        changed, _ = control.tweakPartitionTable(dry_run=True)
+        if not changed:
+            self._settled = running, kept, rows
+            return None
+        control.tweakPartitionTable()
+        return "tweaked the partition table"
 
 
 def _is_copying(rows: list[Any]) -> bool:
@@ -69,11 +80,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = parseNodeAddress(options.admin)
+    keeper = Keeper(options.storage_count, options.replicas)
     while True:
         control = NeoCTL(address)
         try:
             while True:
-                done = step(control, options.storage_count, options.replicas)
+                done = keeper.step(control)
                 if done:
                     log.info("%s", done)
                 time.sleep(INTERVAL)

@@ -48,6 +48,8 @@ class ProcessKeeper:
     def __init__(self, socket: Path, clock: Callable[[], float] = time.time) -> None:
         self.socket = socket
         self.clock = clock
+        #: Whether supervisord did not answer at the last look.
+        self.is_alone = False
         self._back_off: dict[str, BackOff] = {}
         #: The last death of each program that was counted: how often it was started here, and when
         #: supervisord started it, in whole seconds (too coarse to tell two quick deaths apart).
@@ -57,15 +59,19 @@ class ProcessKeeper:
     def look(self) -> list[str]:
         """Start what should run and may be started; return the names.
 
-        Does nothing while supervisord is away: whoever calls starts it.
+        Does nothing while supervisord is away (``is_alone``): whoever calls starts it.
         """
+        self.is_alone = False
         try:
             with getSupervisorRPC(str(self.socket)) as supervisor:
                 programs = supervisor.getAllProcessInfo()
                 due = [name for program in programs if (name := self._due(program))]
                 self._starts.update(due)
                 return [name for name in due if _start(supervisor, name)]
-        except (OSError, Fault):
+        except Fault:
+            return []
+        except OSError:
+            self.is_alone = True
             return []
 
     def _due(self, program: dict[str, Any]) -> str | None:

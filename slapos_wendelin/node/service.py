@@ -65,6 +65,7 @@ class NodeService:
         self.schedule = Schedule()
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
+        self._one_at_a_time = threading.Lock()
 
     def run(self) -> None:
         """Work until stop() is called."""
@@ -137,21 +138,24 @@ class NodeService:
 
     def _slapos(self, command: str, *options: str) -> int:
         """Run one command of ``slapos node`` to its end and return its exit status."""
-        if self._stop.is_set():
-            return 0
         slapos = Path(sys.executable).with_name("slapos")
         arguments = [str(slapos), "node", command, *options]
         arguments += ["--cfg", str(self.configuration.path)]
-        self._child = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
-        )
-        return self._child.wait()
+        with self._one_at_a_time:
+            if self._stop.is_set():
+                return 0
+            self._child = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+            )
+            return self._child.wait()
 
     def _watch_programs(self) -> None:
-        """Look at the programs again and again."""
+        """Look at the programs again and again; start their supervisord when it has died."""
         while not self._stop.wait(LOOK_INTERVAL):
             try:
                 self.keeper.look()
+                if self.keeper.is_alone:
+                    self._slapos("supervisord")
             except Exception:
                 # The watch must outlive whatever supervisord answers.
                 log.exception("looking at the programs failed")

@@ -16,10 +16,15 @@ from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.topology import as_plain_data, cluster_nodes
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace *path* with *text* so that a crash leaves the old or the new content, never half."""
+def write_atomically(path: Path, text: str, *, secret: bool = False) -> None:
+    """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
+
+    :param secret: let only the owner read it.
+    """
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w") as stream:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(temporary, flags, 0o600 if secret else 0o666), "w") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
