@@ -9,7 +9,7 @@ import re
 import pytest
 from cluster import Cluster
 from digits import DigitsRun, writing
-from environment import Environment
+from environment import Environment, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +71,28 @@ def test_example_ends_while_tokyo_stays_dead(
         assert cluster.state()["cluster"] == "RUNNING"
 
 
-def test_example_ends_on_the_workers_that_are_left_while_paris_stays_dead(
+def test_example_ends_while_the_data_center_of_the_primary_stays_dead(
     environment: Environment, cluster: Cluster, accuracy: float
 ) -> None:
-    with writing(cluster, "dead-paris") as run, environment.dark("paris"):
+    """The masters that are left elect a primary, which starts without the lost storage."""
+    if cluster.computer(cluster.primary()) != "paris":
+        lead_from(environment, cluster, "paris")
+    with writing(cluster, "dead-primary") as run, environment.dark("paris"):
         run.check_writes()
         check_answer(run, accuracy)
         assert cluster.state()["cluster"] == "RUNNING"
+
+
+def lead_from(environment: Environment, cluster: Cluster, computer: str) -> None:
+    """Let the master of a computer become the primary, by keeping the others dead meanwhile."""
+    masters = [node for node in cluster.nodes() if node.startswith("neo-master-")]
+    others = [node for node in masters if cluster.computer(node) != computer]
+    with environment.unattended(*(cluster.computer(node) for node in others)):
+        for node in others:
+            cluster.kill(node)
+        wait_for(
+            lambda: cluster.state().get("primary") and cluster.primary() not in others,
+            f"the master of {computer} leads",
+        )
+    cluster.wait_until_well()
+    assert cluster.computer(cluster.primary()) == computer
