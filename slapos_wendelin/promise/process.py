@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 class RunPromise(Promise):
     """Green while the process in ``pid-file`` lives in the partition's ``folder``.
 
+    With ``address`` (host:port, where the program listens) it says when another program has that.
     Process ids are used again by the system: a process that works in another folder is not ours.
     """
 
@@ -30,7 +32,8 @@ class RunPromise(Promise):
             ) from None
         if not _works_in(pid, folder):
             raise BrokenPromiseError(
-                f"{name} (process {pid}) does not run{_last_line(folder, name)}"
+                f"{name} (process {pid}) does not run{_taken(self.getConfig('address'))}"
+                f"{_last_line(folder, name)}"
             )
         return f"{name} runs as process {pid}"
 
@@ -42,6 +45,20 @@ def _works_in(pid: int, folder: Path) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder.resolve()
     except psutil.Error:
         return False
+
+
+def _taken(address: str | None) -> str:
+    """Tell that *address* is taken, if it is."""
+    if not address:
+        return ""
+    host, port = address.rsplit(":", 1)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            return f"; it cannot listen at {address}: {error.strerror}"
+    return ""
 
 
 def _last_line(folder: Path, name: str) -> str:
