@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,8 @@ class DigitsRun:
     def __init__(self, cluster: Cluster, name: str, *, own_workers: bool = False) -> None:
         self.cluster = cluster
         self.process: subprocess.Popen[str] = cluster.start_python(
-            *("examples/digits.py", "--small", "--name", name, "--json"),
+            *("examples/digits.py", "--small", "--json"),
+            *("--name", f"{name}-{uuid.uuid4()}"),
             without=["WENDELIN_DASK_SCHEDULER"] if own_workers else [],
         )
         self.progress: list[str] = []

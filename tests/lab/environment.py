@@ -46,13 +46,16 @@ class Environment:
             "WENDELIN_HOME": str(root),
             "WENDELIN_NETWORK": self.home.network,
         }
+        self._started: list[subprocess.Popen[str]] = []
         #: What ``up`` said last.
         self.said = ""
 
     def start_wendelin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start ``./wendelin ARGUMENTS`` in a process group of its own."""
-        return subprocess.Popen(
-            [str(self.source / "wendelin"), *arguments],
+        # Where the tests run in the background, SIGINT is ignored until it is set again.
+        command = ["env", "--default-signal=INT", str(self.source / "wendelin"), *arguments]
+        process = subprocess.Popen(
+            command,
             cwd=self.source,
             env=self.variables | variables,
             stdin=subprocess.DEVNULL,
@@ -61,6 +64,15 @@ class Environment:
             text=True,
             start_new_session=True,
         )
+        self._started.append(process)
+        return process
+
+    def interrupt_commands(self) -> None:
+        """Kill the commands that a failed test has left."""
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def wendelin(
         self, *arguments: str, status: int | None = 0, **variables: str
@@ -229,6 +241,7 @@ def new_environment(source: Path = REPOSITORY) -> Iterator[Environment]:
             yield environment
         finally:
             try:
+                environment.interrupt_commands()
                 if environment.home.root.exists():
                     environment.erase()
             finally:
