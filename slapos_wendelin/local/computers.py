@@ -23,6 +23,7 @@ instance_root = {folder}/inst
 root_check = False
 pidfile_software = {folder}/software.pid
 pidfile_instance = {folder}/instance.pid
+pidfile_report = {folder}/report.pid
 shared_part_list =
   {shared_parts}
 

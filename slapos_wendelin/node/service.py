@@ -110,17 +110,22 @@ class NodeService:
         return work if work["number"] != number else {}
 
     def _pass(self, partitions: list[str] | None) -> bool:
-        """Build and remove software, then process partitions; return whether all went well.
+        """Build and remove software, process partitions, empty those of destroyed instances.
+
+        Return whether all went well.
 
         :param partitions: the partitions to process; None for all, which looks at their promises.
         """
-        statuses = []
+        statuses: list[int] = []
         if self._software_is_due():
             statuses.append(self._slapos("software"))
         if partitions is None:
             statuses.append(self._slapos("instance"))
         elif partitions:
             statuses.append(self._slapos("instance", "--only-cp", ",".join(partitions)))
+        if self._removal_is_due():
+            # slapgrid empties the partitions of destroyed instances when it reports usage.
+            statuses += [self._slapos("report"), self._removal_is_due()]
         return not any(statuses)
 
     def _software_is_due(self) -> bool:
@@ -135,6 +140,14 @@ class NodeService:
             if computer["reference"] == self.configuration.computer
             for software in computer["software"]
         )
+
+    def _removal_is_due(self) -> bool:
+        """Return whether a destroyed instance still has its partition."""
+        try:
+            everything = self.master.wait_due(self.configuration.computer, 0, 0.0)
+        except WendelinError:
+            return False
+        return any(instance["state"] == "destroyed" for instance in everything["instances"])
 
     def _slapos(self, command: str, *options: str) -> int:
         """Run one command of ``slapos node`` to its end and return its exit status."""
