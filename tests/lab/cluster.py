@@ -212,8 +212,9 @@ class Cluster:
             if not faults and state["cluster"] == "RUNNING" and not _behind(state):
                 return state
             assert time.monotonic() < deadline, f"after {seconds:.0f} s: {faults} {state}"
-            if faults:
-                self.look(*faults)
+            red = [node for node, document in self.nodes().items() if document["error"]]
+            if red:
+                self.look(*red)
             else:
                 time.sleep(0.2)
 

@@ -124,8 +124,13 @@ class Environment:
         """
         only = ["--only-cp", ",".join(partitions)] if partitions else []
         configuration = str(self.home.computer_configuration(computer))
+        running = self.home.computer(computer) / "instance.pid"
 
         def ask() -> int | None:
+            # Asking costs a second of work, which whoever runs is in need of.
+            with contextlib.suppress(OSError, ValueError, psutil.Error):
+                if _is_alive(psutil.Process(int(running.read_text()))):
+                    return None
             looked = self.slapos("node", "instance", "--cfg", configuration, *only)
             return None if looked.returncode == ANOTHER_RUNS else looked.returncode + 1
 

@@ -113,8 +113,8 @@ def test_up_on_a_full_disk_says_so(fresh: Environment) -> None:
 
 def test_kill_9_while_the_release_is_built_leaves_one_build(fresh: Environment) -> None:
     up = fresh.start_wendelin("up")
-    building = f" pip install --python {fresh.home.shared_parts}"
-    wait_for(lambda: any("pip install" in c for c in commands(fresh)), f"the build: {building}")
+    parts = str(fresh.home.shared_parts)
+    wait_for(lambda: any("install" in c and parts in c for c in commands(fresh)), "uv installs")
     kill_group(up)
     assert len([c for c in commands(fresh) if c.endswith("/slapos.cfg")]) >= 3
     assert fresh.service("paris").is_running()
