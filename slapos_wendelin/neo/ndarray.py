@@ -196,12 +196,17 @@ class NDArray(Persistent):
     def resize(self, shape: Iterable[Length] | Length) -> None:
         """Make the first axis longer or shorter. What a shorter array loses is gone.
 
+        Zarr itself keeps what a block has beyond the end and shows it when the array grows again.
+
         :raises ArrayError: when another axis changes: its length is part of every block's number.
         """
         lengths = whole_lengths("shape", shape)
         if lengths[1:] != self.shape[1:] or len(lengths) != self.ndim or not lengths:
             raise _other_axis_error(lengths)
         grid_shape(lengths, self.chunks)
+        end_of_block = -(-lengths[0] // self.chunks[0]) * self.chunks[0]
+        if lengths[0] < self.shape[0]:
+            self.zarr[lengths[0] : min(end_of_block, self.shape[0])] = self.zarr.fill_value
         self.zarr.resize(lengths)
 
 

@@ -23,7 +23,10 @@ from slapos_wendelin.neo.servers import NeoCluster, ZeoServer
 
 PROGRAM = Path(digits.__file__)
 
-SIZE = ["--size", "32MiB", "--memory-limit", "1GiB"]
+SIZE = ["--size", "16MiB", "--epochs", "2", "--memory-limit", "1GiB"]
+
+#: Long enough to be interrupted.
+LONGER = ["--size", "32MiB", "--epochs", "1"]
 
 
 @pytest.fixture
@@ -43,15 +46,15 @@ def run(workers, capsys):
 def test_it_ends_with_the_right_answer(server_uri, run):
     status, result, _ = run(server_uri)
     assert status == 0
-    assert result["blocks_written"] == result["blocks_verified"] == 16
-    assert result["accuracy"] > 0.75
-    assert result["accuracy_in_memory"] > 0.75
+    assert result["blocks_written"] == result["blocks_verified"] == 8
+    assert result["accuracy"] > 0.6
+    assert result["accuracy_in_memory"] > 0.6
     assert min(result["memory_peak"].values()) > 0
     again = run(server_uri)[1]
     assert again["blocks_written"] == 0
     assert again["accuracy"] == result["accuracy"]
     anew = run(server_uri, "--erase")[1]
-    assert anew["blocks_written"] == 16
+    assert anew["blocks_written"] == 8
     assert anew["accuracy"] == result["accuracy"]
 
 
@@ -153,11 +156,11 @@ def wait_until_written(uri, count):
 def test_a_killed_run_goes_on_where_it_was(tmp_path, workers, run):
     with ZeoServer(tmp_path) as server:
         command = [sys.executable, str(PROGRAM), "--zodb-uri", server.uri]
-        process = subprocess.Popen([*command, "--scheduler", workers.address, *SIZE])
+        process = subprocess.Popen([*command, "--scheduler", workers.address, *SIZE, *LONGER])
         wait_until_written(server.uri, 4)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        status, result, _ = run(server.uri)
+        status, result, _ = run(server.uri, *LONGER)
         assert status == 0
         assert result["blocks_written"] <= 12
         assert result["blocks_verified"] == 16
@@ -182,7 +185,7 @@ def test_nodes_killed_while_it_writes_change_nothing(tmp_path, run, victim):
 
         killer = threading.Thread(target=kill_and_start)
         killer.start()
-        status, result, messages = run(cluster.uri)
+        status, result, messages = run(cluster.uri, *LONGER)
         killer.join()
     assert status == 0, messages
     assert result["blocks_verified"] == 16

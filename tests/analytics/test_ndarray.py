@@ -258,7 +258,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.tuples(st.integers(1, 30), st.integers(1, 8)),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
