@@ -125,9 +125,13 @@ class Cluster:
             nodes = {node for node, _ in others}
 
     def state(self) -> dict[str, Any]:
-        """Return what NEO tells of itself through its admin node."""
+        """Return what NEO tells of itself through its admin node; the reason while that is away."""
+        nothing: dict[str, Any] = {"replicas": None, "nodes": [], "partition-table": []}
         admin = self.root["connection"]["admin"]
-        python = self.process("neo-admin").cmdline()[0]
+        try:
+            python = self.process("neo-admin").cmdline()[0]
+        except psutil.NoSuchProcess as error:
+            return nothing | {"cluster": str(error)}
         answer = subprocess.run(
             [python, "-m", "slapos_wendelin.neo.state", "--admin", admin],
             capture_output=True,
@@ -135,7 +139,9 @@ class Cluster:
             check=False,
             timeout=30,
         )
-        return json.loads(answer.stdout) if answer.returncode == 0 else {"cluster": answer.stderr}
+        return nothing | (
+            json.loads(answer.stdout) if answer.returncode == 0 else {"cluster": answer.stderr}
+        )
 
     def primary(self) -> str:
         """Return the name of the node that is the primary master."""
