@@ -38,6 +38,13 @@ class Witness:
         assert set(self.states) == {"RUNNING"}
         return len(output.splitlines()) - 1
 
+    def end(self) -> None:
+        """Let nothing go on after the test."""
+        self._stop.set()
+        self._thread.join()
+        self._client.kill()
+        self._client.wait()
+
     def _look(self) -> None:
         """Note the state of the cluster, while the admin node is there to tell it."""
         while not self._stop.is_set():
@@ -59,6 +66,7 @@ def small(environment: Environment) -> Iterator[Cluster]:
     cluster.wait_until_well()
     cluster.write_objects("objects")
     yield cluster
+    cluster.wait_until_well()
     processes = [pid for pid, _ in cluster.processes().values()]
     destroyed = cluster.request("--state", "destroyed")
     assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
@@ -69,10 +77,19 @@ def small(environment: Environment) -> Iterator[Cluster]:
     environment.cluster.wait_until_well()
 
 
-def test_added_storage_takes_its_part_of_the_data(environment: Environment, small: Cluster) -> None:
+@pytest.fixture
+def witness(small: Cluster) -> Iterator[Witness]:
+    """Yield a witness of what happens to the small cluster."""
+    witness = Witness(small)
+    yield witness
+    witness.end()
+
+
+def test_added_storage_takes_its_part_of_the_data(
+    environment: Environment, small: Cluster, witness: Witness
+) -> None:
     before = small.processes()
     assert len(before) == 6
-    witness = Witness(small)
     done = environment.wendelin(
         *("run", "slapos", "request", "small-cluster", "wendelin-cluster"),
         *("--parameters", "storage-count=4"),
@@ -91,9 +108,10 @@ def test_added_storage_takes_its_part_of_the_data(environment: Environment, smal
     small.check_objects("objects")
 
 
-def test_added_replica_gives_every_partition_a_second_copy(small: Cluster) -> None:
+def test_added_replica_gives_every_partition_a_second_copy(
+    small: Cluster, witness: Witness
+) -> None:
     before = small.processes(STORAGES)
-    witness = Witness(small)
     done = small.request(replicas=1)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "replicas: 0 -> 1" in done.stdout
