@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 from slapos.slap import slap
 
 from slapos_wendelin.errors import CommandError, WendelinError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.computers import configure_computer, format_computer, run_slapos
 from slapos_wendelin.local.home import DATA_CENTERS, PARTITION_COUNT, Home
 from slapos_wendelin.local.progress import Progress, Say
 from slapos_wendelin.local.services import Services
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
-from slapos_wendelin.recipe.cluster import write_atomically
 
 #: The product that the environment offers, and the instance that it requests.
 PRODUCT = "wendelin-cluster"

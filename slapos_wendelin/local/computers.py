@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from slapos_wendelin.errors import CommandError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.home import PARTITION_COUNT, Home
-from slapos_wendelin.recipe.cluster import write_atomically
 
 CONFIGURATION = """\
 [slapos]

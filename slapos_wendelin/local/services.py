@@ -19,8 +19,8 @@ from slapos.grid.svcbackend import getSupervisorRPC
 from supervisor.xmlrpc import Faults
 
 from slapos_wendelin.errors import CommandError, MissingRequirementError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
-from slapos_wendelin.recipe.cluster import write_atomically
 
 #: Variables that say where and how builds download: the services get those of the last ``up``.
 BUILD_VARIABLES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,8 @@ from zc.buildout import UserError
 
 from slapos_wendelin import parameters
 from slapos_wendelin.errors import ParameterError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.topology import as_plain_data, cluster_nodes
-
-
-def write_atomically(path: Path, text: str, *, secret: bool = False) -> None:
-    """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
-
-    :param secret: let only the owner read it.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(os.open(temporary, flags, 0o600 if secret else 0o666), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 class Parameters:
