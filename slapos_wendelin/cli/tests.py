@@ -59,7 +59,7 @@ class TestRun:
         self._note("pyright neo", [*pyright, analytics, "--project", "slapos_wendelin/neo"])
         with ThreadPoolExecutor(len(LANES)) as pool:
             list(pool.map(lambda lane: [self._suite(suite, analytics) for suite in lane], LANES))
-        self._suite(LAB, analytics)
+        self._suite(LAB, analytics, is_alone=True)
         for name, well, seconds in self.results:
             print(f"{'passed' if well else 'FAILED'}  {name:<12} {seconds:6.1f} s")
         return int(not all(well for _, well, _ in self.results))
@@ -104,26 +104,28 @@ class TestRun:
         installed.read(folder / ".installed.cfg")
         return installed["analytics-tests"]["python"]
 
-    def _suite(self, suite: Suite, analytics: str) -> None:
-        """Run one suite and print its output as one piece."""
+    def _suite(self, suite: Suite, analytics: str, *, is_alone: bool = False) -> None:
+        """Run one suite; its output is one piece unless it runs alone."""
         python = analytics if suite.analytics else sys.executable
-        self._note(suite.name, [python, "-m", "pytest", "-q", "--durations=5", *suite.paths])
+        options = ["-v"] if is_alone else ["-q"]
+        command = [python, "-m", "pytest", *options, "--durations=5", *suite.paths]
+        self._note(suite.name, command, is_alone=is_alone)
 
-    def _note(self, name: str, command: list[str]) -> None:
-        """Run a command, print what it said and remember how it ended."""
+    def _note(self, name: str, command: list[str], *, is_alone: bool = False) -> None:
+        """Run a command and remember how it ended; print what it said, at once if it is alone."""
         begin = time.monotonic()
         done = subprocess.run(
             command,
             cwd=self.source,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=None if is_alone else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
         )
         seconds = time.monotonic() - begin
         self.results.append((name, done.returncode == 0, seconds))
-        output = done.stdout.decode(errors="replace")
+        output = (done.stdout or b"").decode(errors="replace")
         print(f"==== {name}: {seconds:.1f} s\n{output}", flush=True)
 
 
