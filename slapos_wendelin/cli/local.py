@@ -32,8 +32,8 @@ from slapos_wendelin.master.client import MasterClient
 
 #: All that an environment is made of; anything else in its folder is not ours to erase.
 ENTRIES = (
-    *("bin", "cache", "computers", "etc", "log", "master", "parts", "release", "services.log"),
-    *("services.pid", "services.sock", "source", "test", "toolkit", ".lock"),
+    *("cache", "computers", "etc", "log", "master", "parts", "release", "services.log"),
+    *("services.pid", "services.sock", "source", "test", "toolkit", "user", ".lock"),
 )
 
 
@@ -98,7 +98,8 @@ def _erase(root: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if not any(root.iterdir()):
+    # The parent may be a folder in which only root makes and removes entries.
+    if not any(root.iterdir()) and os.access(root.parent, os.W_OK):
         root.rmdir()
 
 
