@@ -130,8 +130,9 @@ class Cluster:
         admin = self.root["connection"]["admin"]
         try:
             python = self.process("neo-admin").cmdline()[0]
-        except psutil.NoSuchProcess as error:
-            return nothing | {"cluster": str(error)}
+        except (psutil.Error, OSError, ValueError, IndexError) as error:
+            # It is being replaced: no file or number of it yet, or no program in its process.
+            return nothing | {"cluster": repr(error)}
         answer = subprocess.run(
             [python, "-m", "slapos_wendelin.neo.state", "--admin", admin],
             capture_output=True,
