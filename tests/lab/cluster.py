@@ -253,6 +253,14 @@ def copies(state: dict[str, Any]) -> Iterator[int]:
 
 
 def _behind(state: dict[str, Any]) -> list[Any]:
-    """Return the cells that are not up to date, or everything when there is no table."""
+    """Return what NEO has yet to do: copies to make, storages to use; all where it has no table."""
     rows = state["partition-table"]
-    return [cell for row in rows for cell in row if cell[1] != "UP_TO_DATE"] if rows else [state]
+    if not rows:
+        return [state]
+    holders = {node for row in rows for node, _ in row}
+    storages = [node["id"] for node in state["nodes"] if node["type"] == "STORAGE"]
+    return [
+        *(cell for row in rows for cell in row if cell[1] != "UP_TO_DATE"),
+        *(row for row in rows if len(row) <= state["replicas"]),
+        *(storage for storage in storages if storage not in holders),
+    ]
