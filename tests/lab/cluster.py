@@ -116,7 +116,7 @@ class Cluster:
         nodes = {node for node, _ in promises}
         while True:
             self.look(*nodes)
-            outcomes = {node: self.outcomes(node) for node in nodes}
+            outcomes = {node: self.outcomes(node) for node, _ in promises}
             found = {(node, name): outcomes[node].get(name) for node, name in promises}
             others = [key for key, value in found.items() if not value or value.is_red != is_red]
             if not others:
