@@ -29,7 +29,7 @@ _LONGEST_WAIT = 300.0
 @blueprint.get("/health")
 def health() -> dict[str, Any]:
     """Say that the master answers and reads its database."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         session.execute(text("SELECT 1"))
     return {"status": "ok"}
 
@@ -41,7 +41,7 @@ def put_computer(reference: str) -> dict[str, Any]:
     labels = body.get("labels")
     if labels is not None and not _is_texts(labels):
         raise InvalidRequestError(f"labels is {labels!r}", "send an object of texts")
-    with context().database.writing() as session:
+    with context().writing() as session:
         host = registry.put_computer(
             session, reference, _place_name(body, "datacenter"), _place_name(body, "region"), labels
         )
@@ -51,7 +51,7 @@ def put_computer(reference: str) -> dict[str, Any]:
 @blueprint.get("/computers")
 def get_computers() -> list[dict[str, Any]]:
     """Give every computer."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         hosts = session.scalars(select(Computer).order_by(Computer.reference))
         return [views.computer_view(host, context().presence.last(host)) for host in hosts]
 
@@ -88,14 +88,14 @@ def put_product(name: str) -> dict[str, Any]:
         version=check_name(body["version"], "version") if body.get("version") else "",
         defaults=defaults,
     )
-    with context().database.writing() as session:
+    with context().writing() as session:
         return views.product_view(session.merge(product))
 
 
 @blueprint.get("/products")
 def get_products() -> list[dict[str, Any]]:
     """Give the catalog."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         return [
             views.product_view(each)
             for each in session.scalars(select(Product).order_by(Product.name))
@@ -105,7 +105,7 @@ def get_products() -> list[dict[str, Any]]:
 @blueprint.get("/products/<path:name>")
 def get_product(name: str) -> dict[str, Any]:
     """Give one product."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         product = session.get(Product, name)
         if product is None:
             known = ", ".join(session.scalars(select(Product.name).order_by(Product.name)))
@@ -119,21 +119,21 @@ def get_product(name: str) -> dict[str, Any]:
 @blueprint.get("/instances")
 def get_instances() -> list[dict[str, Any]]:
     """Give every instance tree of which something is still there."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         return [views.instance_view(root) for root in views.roots(session)]
 
 
 @blueprint.get("/instances/<path:reference>")
 def get_instance(reference: str) -> dict[str, Any]:
     """Give one instance and those below it."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         return views.instance_view(views.find_instance(session, reference))
 
 
 @blueprint.get("/status")
 def get_status() -> dict[str, Any]:
     """Give everything: data centers, computers, software releases, instances."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         hosts = session.scalars(select(Computer).order_by(Computer.reference)).all()
         datacenters: dict[str, list[str]] = {}
         for host in hosts:

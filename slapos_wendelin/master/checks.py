@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from slapos_wendelin.master.errors import InvalidRequestError
+from slapos_wendelin.master.models import NAME_LENGTH, URL_LENGTH
 
 STARTED = "started"
 STOPPED = "stopped"
@@ -18,9 +19,6 @@ AVAILABLE = "available"
 #: The states that a software release can be asked to be in.
 SOFTWARE_STATES = (AVAILABLE, DESTROYED)
 
-_NAME_LIMIT = 255
-_URL_LIMIT = 2000
-
 
 def check_name(value: object, what: str) -> str:
     """Return the value when it can name something.
@@ -28,16 +26,16 @@ def check_name(value: object, what: str) -> str:
     :raises InvalidRequestError: when it is not text, empty, longer than 255 characters, or holds
         control characters or outer spaces.
     """
-    return _check_text(value, what, _NAME_LIMIT)
+    return _check_text(value, what, NAME_LENGTH)
 
 
 def check_url(value: object, what: str) -> str:
     """Return the value when it can be a release URL or a path.
 
-    :raises InvalidRequestError: when it is not text, empty, longer than 2000 characters or holds
+    :raises InvalidRequestError: when it is not text, empty, longer than 700 characters or holds
         spaces.
     """
-    url = _check_text(value, what, _URL_LIMIT)
+    url = _check_text(value, what, URL_LENGTH)
     if any(character.isspace() for character in url):
         raise InvalidRequestError(
             f"{what} {url!r} holds a space", "use a URL or a path without spaces"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -14,10 +15,13 @@ from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.models import Computer
+
+OPERATOR = "operator"
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +36,15 @@ _CONTACT_INTERVAL = 30.0
 class Caller:
     """Who sends the request."""
 
+    #: operator, viewer, computer, partition or anonymous.
+    kind: str
+    #: The user, the computer's reference or the guid of the instance in the partition.
+    name: str
     #: The address that it comes from.
     address: str
-    #: Whether it may do everything. True for all: the master listens on loopback only.
-    trusted: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
 class Presence:
@@ -87,6 +96,14 @@ class Context:
     database: Database
     presence: Presence
 
+    def reading(self) -> AbstractContextManager[Session]:
+        """Give a session that changes nothing."""
+        return self.database.reading()
+
+    def writing(self) -> AbstractContextManager[Session]:
+        """Give a session whose changes are kept as the caller's."""
+        return self.database.writing(str(g.caller))
+
 
 def context() -> Context:
     """Return the context of the application that handles the request."""
@@ -106,7 +123,7 @@ def identify() -> None:
             f"requests from web pages are refused (Host: {host})",
             "call by IP address or localhost, and not from a browser",
         )
-    g.caller = Caller(address=request.remote_addr or "", trusted=True)
+    g.caller = Caller(OPERATOR, "loopback", request.remote_addr or "")
 
 
 def _is_address(host: str) -> bool:

@@ -8,71 +8,77 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master.due import Board, take_news
+from slapos_wendelin.master import schema
+from slapos_wendelin.master.due import Board, begin_numbers, keep_numbers, take_news
 from slapos_wendelin.master.errors import DatabaseError
-from slapos_wendelin.master.models import Base, Property
+from slapos_wendelin.master.history import WHO, HistorySession
+from slapos_wendelin.master.watch import Watcher
 
-
-def _add_read_numbers(connection: Connection) -> None:
-    """Keep which changes a computer had read when it reported."""
-    for table, column in (("computer", "fetched_number"), ("instance", "reported_number")):
-        connection.exec_driver_sql(
-            f"ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0"
-        )
-
-
-#: The version of the tables in ``models``.
-SCHEMA_VERSION = 2
-
-#: For each earlier version, what brings a database from it to the next one.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_read_numbers}
-
-#: The key in ``Session.info`` of the execution option that asks for a write lock at once.
+#: The key in the execution options that asks SQLite for a write lock at once.
 _WRITING = "wendelin_writing"
 
 _BUSY_TIMEOUT = 30.0  # seconds
 
+#: The drivers that are installed, by the database's name in a URL.
+_DRIVERS = {
+    "mariadb": "mariadb+pymysql",
+    "mysql": "mariadb+pymysql",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "sqlite": "sqlite",
+}
+
 
 class Database:
-    """A SQLite database file that one master process uses.
+    """A database that one or several master processes use.
 
-    A writing transaction takes SQLite's write lock when it begins, so all of them form one sequence
-    and none reads what another is about to change. A lock of the process makes the threads queue in
-    turn instead of polling SQLite's lock.
+    A writing transaction first takes a lock that is common to all of them (SQLite's write lock, or
+    one row of the others), so all form one sequence and none reads what another is about to change.
+    A lock of the process makes the threads queue in turn instead of polling.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the database and create or check its tables.
+    def __init__(self, location: Path | str) -> None:
+        """Open the database and create its tables or bring them up to date.
 
-        :raises DatabaseError: when the file is not a database of this master, is of another
-            version, or is in use by another master.
+        :param location: the path of a SQLite file, or a URL such as
+            ``postgresql://user@host/name`` or ``mariadb://user@host/name``.
+        :raises DatabaseError: when it cannot be reached, is not a database of this master, or is of
+            a later version.
         """
-        self.path = path
+        self.url = database_url(location)
+        self.name = self.url.render_as_string(hide_password=True)
+        self.path = None
+        if self.url.get_backend_name() == "sqlite":
+            self.path = Path(self.url.database or "")
+            self.name = str(self.path)
         self.board = Board()
         self._write_lock = threading.Lock()
-        self._lock_file = _lock(path)
+        self._file_lock = None if self.path is None else FileLock(self.path)
         try:
-            self._engine = _engine(path)
-            self._writing_engine = self._engine.execution_options(**{_WRITING: True})
+            self._reading, self._writing = _engines(self.url)
             self._prepare()
         except BaseException:
-            os.close(self._lock_file)
+            self._release()
             raise
+        self._watcher = Watcher(self.reading, self.board)
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the database."""
         self.board.close()
+        self._watcher.close()
         with self._write_lock:
-            self._engine.dispose()
-            os.close(self._lock_file)
+            self._reading.dispose()
+            self._writing.dispose()
+            self._release()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -80,92 +86,153 @@ class Database:
 
         What was loaded in the block can be read after it.
         """
-        with Session(self._engine) as session:
+        with Session(self._reading) as session:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """Give a session whose changes are all on disk when the block ends, or none of them."""
-        with self._write_lock, Session(self._writing_engine) as session:
+    def writing(self, who: str = "master") -> Iterator[Session]:
+        """Give a session whose changes are all on disk when the block ends, or none of them.
+
+        :param who: kind and name of the caller, which history keeps.
+        """
+        with self._write_lock, HistorySession(self._writing) as session:
+            session.info[WHO] = who
+            begin_numbers(session)
             yield session
+            session.flush()
+            keep_numbers(session)
             session.commit()
             news = take_news(session)
         self.board.publish(news)
 
+    @contextmanager
+    def trying(self, who: str = "master") -> Iterator[Session]:
+        """Give a session of which nothing is kept: to see what changes would do."""
+        with self._write_lock, HistorySession(self._writing) as session:
+            session.info[WHO] = who
+            begin_numbers(session)
+            yield session
+            session.rollback()
+
+    def _release(self) -> None:
+        """Give back the lock of the file."""
+        if self._file_lock is not None:
+            self._file_lock.release()
+
     def _prepare(self) -> None:
-        """Create the tables in a new file, or check the version of an existing one."""
+        """Create the tables, or check the version of existing ones."""
         try:
-            with self._writing_engine.begin() as connection:
-                tables = inspect(connection).get_table_names()
-                if not tables:
-                    Base.metadata.create_all(connection)
-                    with Session(connection) as session:
-                        session.add(Property(name="schema_version", value=SCHEMA_VERSION))
-                        session.flush()
-                        session.commit()
-                    return
-                if "property" not in tables:
-                    raise DatabaseError(
-                        f"{self.path} is a database of another program",
-                        "name another file with --database",
-                    )
-                _migrate(connection, self.path)
+            with self._reading.connect() as connection:
+                is_current = schema.current_version(connection) == schema.newest_version()
+            if is_current:
+                return
+            if self._file_lock is not None:
+                self._file_lock.exclude_others()
+            with self._writing.begin() as connection:
+                schema.prepare(connection, self.name)
+            if self._file_lock is not None:
+                self._file_lock.share()
         except SQLAlchemyDatabaseError as error:
             raise DatabaseError(
-                f"{self.path} cannot be read as a database: {error.orig}",
-                "name another file with --database, or put a backup in its place",
+                f"{self.name} cannot be read as a database: {_reason(error)}",
+                "name another one with --database, start its server, or put a backup in its place",
             ) from error
 
 
-def _migrate(connection: Connection, path: Path) -> None:
-    """Bring the tables to the version of this program."""
-    with Session(connection) as session:
-        version = session.get(Property, "schema_version")
-        if version is None or version.value > SCHEMA_VERSION:
-            found = "an unknown" if version is None else str(version.value)
+class FileLock:
+    """The lock beside a SQLite file: masters share it; who replaces the file holds it alone."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file, for its owner only, and share its lock.
+
+        :raises DatabaseError: when the file cannot be made, or somebody replaces it.
+        """
+        self._path = path
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
             raise DatabaseError(
-                f"{path} has schema version {found}, this master knows up to {SCHEMA_VERSION}",
-                "start the version of slapos_wendelin that wrote it, or a later one",
-            )
-        while version.value < SCHEMA_VERSION:
-            MIGRATIONS[version.value](connection)
-            version.value += 1
-        session.commit()
+                f"the database {path} cannot be opened: {error.strerror}",
+                "create its folder, or name a file that may be written with --database",
+            ) from error
+        try:
+            self._take(fcntl.LOCK_SH, "its tables are being changed or a backup is put back")
+        except BaseException:
+            self.release()
+            raise
+
+    def exclude_others(self) -> None:
+        """Hold the lock alone. Raises DatabaseError when another master uses the file."""
+        self._take(fcntl.LOCK_EX, "another master uses it, and its tables must be changed")
+
+    def share(self) -> None:
+        """Let others use the file again."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        os.close(self._descriptor)
+
+    def _take(self, kind: int, reason: str) -> None:
+        """Take the lock or say why not."""
+        try:
+            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DatabaseError(
+                f"the database {self._path} is in use: {reason}",
+                f"stop the masters that use it (`fuser {self._path}.lock` names them), then repeat",
+            ) from error
 
 
-def _lock(path: Path) -> int:
-    """Make the file, for its owner only, and hold its lock; return the lock's descriptor."""
+def database_url(location: Path | str) -> URL:
+    """Return the URL of a database with the driver that is installed for it.
+
+    :raises DatabaseError: when it is neither a path nor a URL of a known database.
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return URL.create("sqlite", database=str(location))
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.close(descriptor)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        url = make_url(location)
+    except ArgumentError as error:
         raise DatabaseError(
-            f"the database {path} cannot be opened: {error.strerror}",
-            "create its folder, or name a file that may be written with --database",
+            "the database's URL cannot be read", "write KIND://USER@HOST:PORT/NAME"
         ) from error
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise DatabaseError(
+            f"there is no database of the kind {url.drivername!r}",
+            "use a path (SQLite), mariadb://USER@HOST/NAME or postgresql://USER@HOST/NAME",
+        )
+    return url.set(drivername=driver)
+
+
+def _engines(url: URL) -> tuple[Engine, Engine]:
+    """Return the engines for reading and for writing, which share their connections.
+
+    Readers see one snapshot. Writers, who come one after another, read what is committed.
+    """
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(
+            url,
+            connect_args={"timeout": _BUSY_TIMEOUT, "check_same_thread": False},
+            pool_size=16,
+            max_overflow=64,
+        )
+        _make_transactional(engine)
+        return engine, engine.execution_options(**{_WRITING: True})
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise DatabaseError(
-            f"another master (process {holder}) uses the database {path}",
-            f"stop process {holder}, or name another file with --database",
-        ) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
-
-
-def _engine(path: Path) -> Engine:
-    """Return an engine whose transactions begin with SQLAlchemy's, which sqlite3 would delay."""
-    engine = create_engine(
-        f"sqlite:///{path}",
-        connect_args={"timeout": _BUSY_TIMEOUT, "check_same_thread": False},
-        pool_size=16,
-        max_overflow=64,
+        engine = create_engine(url, pool_size=16, max_overflow=64, pool_pre_ping=True)
+    except (NoSuchModuleError, ImportError) as error:
+        raise DatabaseError(f"the driver of {url.drivername} is missing: {error}") from error
+    return (
+        engine.execution_options(isolation_level="REPEATABLE READ"),
+        engine.execution_options(isolation_level="READ COMMITTED"),
     )
+
+
+def _make_transactional(engine: Engine) -> None:
+    """Let SQLite's transactions begin with SQLAlchemy's, which sqlite3 would delay."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -181,4 +248,7 @@ def _engine(path: Path) -> Engine:
         writing = connection.get_execution_options().get(_WRITING, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
-    return engine
+
+def _reason(error: SQLAlchemyDatabaseError) -> str:
+    """Return what the database's driver says, on one line and without a password."""
+    return " ".join(str(error.orig).split())

@@ -8,12 +8,28 @@ import threading
 import time
 from collections.abc import Mapping
 
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.models import Computer, Instance, Property, Software
 
 #: The key of ``Session.info`` that holds the computers with new work of a transaction.
 _NEWS = "wendelin.due"
+
+#: The row of `Property` that holds the last number, and the keys of ``Session.info`` that hold what
+#: it was when the transaction began and what it is now.
+LAST_NUMBER = "last_number"
+_FIRST, _LAST = "wendelin.first_number", "wendelin.last_number"
+
+
+def begin_numbers(session: Session) -> None:
+    """Take the lock that makes writing transactions one sequence, and read the last number.
+
+    The row is locked until the transaction ends, by whatever master process it is.
+    """
+    session.info[_LAST] = session.info[_FIRST] = session.execute(
+        select(Property.value).where(Property.name == LAST_NUMBER).with_for_update()
+    ).scalar_one()
 
 
 def next_number(session: Session) -> int:
@@ -23,12 +39,17 @@ def next_number(session: Session) -> int:
     back. So numbers stay new even when an older copy of the database is put back, and a computer
     that kept a number of the lost time still sees later changes as changes.
     """
-    last = session.get(Property, "last_number")
-    if last is None:
-        last = Property(name="last_number", value=0)
-        session.add(last)
-    last.value = max(last.value + 1, time.time_ns() // 1000)
-    return last.value
+    number = max(session.info[_LAST] + 1, time.time_ns() // 1000)
+    session.info[_LAST] = number
+    return number
+
+
+def keep_numbers(session: Session) -> None:
+    """Write the last number that the transaction gave out; called before it commits."""
+    if session.info[_LAST] != session.info[_FIRST]:
+        session.connection().execute(
+            update(Property).where(Property.name == LAST_NUMBER).values(value=session.info[_LAST])
+        )
 
 
 def touch_computer(session: Session, computer: Computer) -> int:
@@ -90,11 +111,17 @@ class Board:
 
             if newest() <= after and self._waiting < self._waiting_limit:
                 self._waiting += 1
+                self._condition.notify_all()
                 try:
                     self._condition.wait_for(lambda: self._closed or newest() > after, timeout)
                 finally:
                     self._waiting -= 1
             return newest()
+
+    def wait_for_waiters(self, timeout: float) -> bool:
+        """Return whether somebody waits, now or before the timeout in seconds."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._waiting > 0 or self._closed, timeout)
 
     def close(self) -> None:
         """Let everyone who waits go, so that the server can stop."""

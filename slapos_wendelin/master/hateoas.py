@@ -60,7 +60,7 @@ def search() -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Give the fields of one instance tree or computer."""
     kind, _, reference = request.args.get("relative_url", "").partition("/")
-    with context().database.reading() as session:
+    with context().reading() as session:
         if kind == "instance_tree":
             instance = views.find_instance(session, reference)
             return _view("Instance Tree", _tree_fields(instance))
@@ -75,7 +75,7 @@ def _trees(title: str | None) -> list[dict[str, str]]:
     query = select(Instance).where(Instance.tree_id == 0, Instance.live.is_(True))
     if title is not None:
         query = query.where(Instance.reference == title)
-    with context().database.reading() as session:
+    with context().reading() as session:
         return [
             {
                 "title": each.reference,
@@ -92,7 +92,7 @@ def _computers(reference: str | None) -> list[dict[str, str]]:
     query = select(Computer)
     if reference is not None:
         query = query.where(Computer.reference == reference)
-    with context().database.reading() as session:
+    with context().reading() as session:
         return [
             {
                 "title": each.reference,

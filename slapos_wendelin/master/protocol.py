@@ -49,7 +49,7 @@ _EMPTY = "<marshal><dictionary/></marshal>"
 @blueprint.get("/getComputerInformation")
 def get_full_computer_information() -> Response:
     """Tell a computer its software releases and partitions."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         host = registry.computer(session, _argument("computer_id"))
         answer = _xml(computer_document(host))
     context().presence.read(host)
@@ -59,7 +59,7 @@ def get_full_computer_information() -> Response:
 @blueprint.get("/registerComputerPartition")
 def register_computer_partition() -> Response:
     """Tell one partition what it is."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         place = registry.partition(
             session, _argument("computer_reference"), _argument("computer_partition_reference")
         )
@@ -87,7 +87,7 @@ def request_computer_partition() -> Response:
         sla=sla,
     )
     computer, partition = _optional("computer_id"), _optional("computer_partition_id")
-    with context().database.writing() as session:
+    with context().writing() as session:
         requester = None
         if computer or partition:
             requester = instance_requests.requester_of(session, computer, partition)
@@ -102,7 +102,7 @@ def set_computer_partition_connection_xml() -> str:
     if _optional("slave_reference"):
         raise NotSupportedError("shared instances are not supported", "publish without a slave")
     connection = load_texts(_field("connection_xml"), "connection_xml")
-    with context().database.writing() as session:
+    with context().writing() as session:
         instance = registry.instance_in(session, *_partition_fields())
         reports.set_connection(session, instance, connection)
     return "OK"
@@ -123,7 +123,7 @@ def stopped_computer_partition() -> str:
 @blueprint.post("/destroyedComputerPartition")
 def destroyed_computer_partition() -> str:
     """Free the partition of an instance that was to be destroyed."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         reports.report_destroyed(session, *_partition_fields())
     return "OK"
 
@@ -131,7 +131,7 @@ def destroyed_computer_partition() -> str:
 @blueprint.post("/softwareInstanceError")
 def software_instance_error() -> str:
     """Keep the error of an instance."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         instance = registry.instance_in(session, *_partition_fields())
         reports.report_error(instance, request.form.get("error_log", ""))
     return "OK"
@@ -140,7 +140,7 @@ def software_instance_error() -> str:
 @blueprint.post("/softwareInstanceBang")
 def software_instance_bang() -> str:
     """Make every instance of the tree due."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         reports.bang_tree(session, registry.instance_in(session, *_partition_fields()))
     return "OK"
 
@@ -148,7 +148,7 @@ def software_instance_bang() -> str:
 @blueprint.post("/computerBang")
 def computer_bang() -> Response:
     """Make every instance of the computer due."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         reports.bang_computer(session, registry.computer(session, _field("computer_id")))
     return _xml("OK")
 
@@ -159,7 +159,7 @@ def update_computer_partition_related_instance_list() -> str:
     references = load(_field("instance_reference_xml"), "instance_reference_xml")
     if not isinstance(references, list) or not all(isinstance(each, str) for each in references):
         raise InvalidRequestError("instance_reference_xml is not a list of names", "send a list")
-    with context().database.writing() as session:
+    with context().writing() as session:
         instance = registry.instance_in(session, *_partition_fields())
         instance_requests.collect_children(session, instance, frozenset(references))
     return "OK"
@@ -170,7 +170,7 @@ def supply_supply() -> str:
     """Ask for a software release on a computer, or for its removal."""
     url = check_url(_field("url"), "the software release")
     state = check_state(_field("state"), SOFTWARE_STATES)
-    with context().database.writing() as session:
+    with context().writing() as session:
         registry.supply(session, registry.computer(session, _field("computer_id")), url, state)
     return "OK"
 
@@ -203,7 +203,7 @@ def software_release_error() -> str:
 def load_computer_configuration_from_xml() -> str:
     """Take over the partitions that ``slapos node format`` made."""
     configuration = load_dictionary(_field("xml"), "xml")
-    with context().database.writing() as session:
+    with context().writing() as session:
         registry.load_configuration(session, configuration)
     return "OK"
 
@@ -211,7 +211,7 @@ def load_computer_configuration_from_xml() -> str:
 @blueprint.post("/useComputer")
 def use_computer() -> str:
     """Accept a usage report. It is not kept: nothing here bills."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         registry.computer(session, _field("computer_id"))
     return "OK"
 
@@ -219,7 +219,7 @@ def use_computer() -> str:
 @blueprint.get("/getComputerPartitionCertificate")
 def get_computer_partition_certificate() -> Response:
     """Give a partition empty certificate and key files, which slapgrid writes as they are."""
-    with context().database.reading() as session:
+    with context().reading() as session:
         registry.partition(session, _argument("computer_id"), _argument("computer_partition_id"))
     return _xml({"certificate": "", "key": ""})
 
@@ -232,7 +232,7 @@ def get_software_release_list_from_software_product() -> Response:
             "releases cannot be looked up by software_release_url",
             "send software_product_reference",
         )
-    with context().database.reading() as session:
+    with context().reading() as session:
         product = session.get(Product, request.args["software_product_reference"])
         return _xml([] if product is None else [product.release_url])
 
@@ -245,14 +245,14 @@ def get_hateoas_url() -> Response:
 
 def _report(state: str) -> str:
     """Keep the reported state of the instance that the form names."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         reports.report_state(session, registry.instance_in(session, *_partition_fields()), state)
     return "OK"
 
 
 def _report_software(state: str, error: str = "") -> str:
     """Keep the reported state of the release that the form names."""
-    with context().database.writing() as session:
+    with context().writing() as session:
         host = registry.computer(session, _field("computer_id"))
         reports.report_software(session, host, _field("url"), state, error)
     return "OK"

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from slapos_wendelin.master.__main__ import main, split_listen
-from slapos_wendelin.master.database import SCHEMA_VERSION, Database
+from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import DatabaseError, ListenError
-from slapos_wendelin.master.models import Product, Property
+from slapos_wendelin.master.models import Product
 from slapos_wendelin.master.server import check_loopback
-from slapos_wendelin.master.views import find_instance
 
 
 def start(database: Path, listen: str) -> int:
@@ -86,43 +85,6 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path):
         fail()
     with database.reading() as session:
         assert session.get(Product, "a") is None
-    database.close()
-
-
-def test_two_masters_do_not_share_a_database(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    first = Database(path)
-    with pytest.raises(DatabaseError, match=rf"another master \(process {os.getpid()}\)"):
-        Database(path)
-    first.close()
-    Database(path).close()
-
-
-def test_a_database_of_a_later_version_is_refused(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    Database(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE property SET value = 99 WHERE name = 'schema_version'")
-    with pytest.raises(
-        DatabaseError, match=f"version 99, this master knows up to {SCHEMA_VERSION}"
-    ):
-        Database(path)
-
-
-def test_a_database_of_the_first_version_is_brought_to_the_present_one(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(Path(__file__).with_name("schema_1.sql").read_text())
-    database = Database(path)
-    with database.writing() as session:
-        storage = find_instance(session, "SOFTINST-2")
-        assert (storage.reference, storage.connection) == ("storage", {"url": "neo://"})
-        assert storage.partition is not None
-        assert storage.partition.computer.reference == "paris"
-        assert (storage.reported_number, storage.partition.computer.fetched_number) == (0, 0)
-        version = session.get(Property, "schema_version")
-        assert version is not None
-        assert version.value == SCHEMA_VERSION
     database.close()
 
 

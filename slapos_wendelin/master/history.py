@@ -1,0 +1,246 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every transaction leaves behind: who changed what, and which computers it concerns.
+
+At each flush a `HistorySession` compares the rows with what they were, adds a `Change` for each row
+that differs, and gives the computers concerned a new revision. So nobody has to remember to keep
+history, and what was made from a computer's rows is good as long as its revision stays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
+
+from slapos_wendelin.master.due import next_number
+from slapos_wendelin.master.models import (
+    Base,
+    Certificate,
+    Change,
+    Computer,
+    Instance,
+    Partition,
+    Product,
+    Software,
+    User,
+)
+
+ADDED, CHANGED, REMOVED = "added", "changed", "removed"
+
+#: The key in ``Session.info`` of who writes: kind and name of the caller.
+WHO = "wendelin_who"
+
+#: The columns of which history is kept. What only says how far a computer has come is left out: it
+#: changes at every pass.
+TRACKED: Mapping[type[Base], tuple[str, ...]] = {
+    Instance: (
+        "reference",
+        "requester_id",
+        "shared",
+        "provider_id",
+        "software_release",
+        "software_type",
+        "parameters",
+        "sla",
+        "connection",
+        "requested_state",
+        "state",
+        "reported_state",
+        "error",
+        "partition_id",
+        "destroyed_at",
+    ),
+    Computer: (
+        "reference",
+        "datacenter",
+        "region",
+        "provider",
+        "network",
+        "coordinates",
+        "labels",
+        "address",
+        "state",
+    ),
+    Partition: ("addresses", "offered"),
+    Software: ("requested_state", "reported_state", "error"),
+    Product: ("release_url", "software_type", "version", "defaults"),
+    User: ("role", "removed_at"),
+    Certificate: ("revoked_at", "reason"),
+}
+
+#: How much of an error is kept in history, in characters; its end says most.
+_ERROR_LENGTH = 2000
+
+
+class HistorySession(Session):
+    """A session that keeps history of what it writes; `WHO` in its info says for whom."""
+
+
+def _refuse_bulk_changes(state: ORMExecuteState) -> None:
+    """Refuse statements that change rows past the session: no history would be kept."""
+    if state.is_update or state.is_delete or state.is_insert:
+        raise TypeError("change rows one by one: history is kept of objects only")
+
+
+def _after_flush(session: Session, _context: UOWTransaction) -> None:
+    """Write the changes of a flush and the new revisions."""
+    changes = []
+    concerned: set[int] = set()
+    for action, rows in (
+        (ADDED, list(session.new)),
+        (CHANGED, list(session.dirty)),
+        (REMOVED, list(session.deleted)),
+    ):
+        for row in rows:
+            columns = TRACKED.get(type(row))
+            if columns is None:
+                continue
+            before, after = _differences(row, columns, action)
+            if action != CHANGED or before or after:
+                changes.append(_change(session, row, action, before, after))
+            if action != CHANGED or session.is_modified(row):
+                concerned |= _computers(session, row, before)
+    if not changes and not concerned:
+        return
+    number = next_number(session)
+    if changes:
+        now = time.time()
+        for change in changes:
+            change |= {"number": number, "at": now}
+        session.connection().execute(insert(Change), changes)
+    _revise(session, concerned, number)
+
+
+def _differences(
+    row: Base, columns: tuple[str, ...], action: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of the columns that a flush changed, before and after it."""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    state = inspect(row)
+    if action == ADDED:
+        return {}, {column: _kept(column, state.dict.get(column)) for column in columns}
+    if action == REMOVED:
+        return {column: _kept(column, state.dict.get(column)) for column in columns}, {}
+    for column in columns:
+        history = state.attrs[column].history
+        if not history.has_changes():
+            continue
+        old = history.deleted[0] if history.deleted else None
+        new = history.added[0] if history.added else None
+        if column == "error" and old and new:
+            continue  # a new text of the same fault, at each pass
+        before[column] = _kept(column, old)
+        after[column] = _kept(column, new)
+    return before, after
+
+
+def _kept(column: str, value: Any) -> Any:
+    """Return a value as history keeps it."""
+    return value[-_ERROR_LENGTH:] if column == "error" and value else value
+
+
+def _change(
+    session: Session, row: Base, action: str, before: dict[str, Any], after: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the columns of a `Change`."""
+    tree = row.root_id if isinstance(row, Instance) else 0
+    return {
+        "who": session.info.get(WHO, "master"),
+        "kind": row.__tablename__,
+        "subject": _subject(row),
+        "tree_id": tree,
+        "action": action,
+        "before": before,
+        "after": after,
+    }
+
+
+def _subject(row: Base) -> str:
+    """Return the name of a row."""
+    if isinstance(row, Instance):
+        return row.guid
+    if isinstance(row, Computer):
+        return row.reference
+    if isinstance(row, Partition):
+        return f"{row.computer.reference}/{row.reference}"
+    if isinstance(row, Software):
+        return f"{row.computer.reference} {row.url}"
+    if isinstance(row, Certificate):
+        return row.serial
+    return str(getattr(row, "name", ""))
+
+
+def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[int]:
+    """Return the computers that a changed row concerns: where it is, and where it was."""
+    if isinstance(row, Computer):
+        # That it called, and how far it has read, is nobody's news.
+        quiet = {"contacted_at", "fetched_number", "revision"}
+        changed = {each.key for each in inspect(row).attrs if each.history.has_changes()}
+        return {row.id} if changed - quiet else set()
+    if isinstance(row, Partition | Software):
+        return {row.computer_id}
+    if not isinstance(row, Instance):
+        return set()
+    if "reference" in before:
+        return _computers_of_tree(session, row.root_id)
+    places = {row.partition_id, before.get("partition_id")}
+    hosts = {row.provider_id, before.get("provider_id")} - {None}
+    if hosts:
+        places |= set(
+            session.connection().scalars(
+                select(Instance.partition_id).where(Instance.id.in_(hosts))
+            )
+        )
+    return _computers_of_partitions(session, places - {None})
+
+
+def _computers_of_partitions(session: Session, places: set[Any]) -> set[int]:
+    """Return the computers that have the partitions."""
+    found: set[int] = set()
+    unknown = []
+    for place in places:
+        loaded = session.identity_map.get(session.identity_key(Partition, place))
+        if loaded is None:
+            unknown.append(place)
+        else:
+            found.add(loaded.computer_id)
+    if unknown:
+        found |= set(
+            session.connection().scalars(
+                select(Partition.computer_id).where(Partition.id.in_(unknown))
+            )
+        )
+    return found
+
+
+def _computers_of_tree(session: Session, root: int) -> set[int]:
+    """Return the computers that have instances of a tree: they are told the names in it."""
+    return set(
+        session.connection().scalars(
+            select(Partition.computer_id)
+            .join(Instance, Instance.partition_id == Partition.id)
+            .where((Instance.id == root) | (Instance.tree_id == root))
+        )
+    )
+
+
+def _revise(session: Session, computers: set[int], number: int) -> None:
+    """Give computers a new revision, in the database and in what the session has loaded."""
+    if not computers:
+        return
+    session.connection().execute(
+        update(Computer).where(Computer.id.in_(computers)).values(revision=number)
+    )
+    for computer in computers:
+        loaded = session.identity_map.get(session.identity_key(Computer, computer))
+        if loaded is not None:
+            attributes.set_committed_value(loaded, "revision", number)
+
+
+event.listen(HistorySession, "after_flush", _after_flush)
+event.listen(HistorySession, "do_orm_execute", _refuse_bulk_changes)

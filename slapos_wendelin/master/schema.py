@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring a database to the version of this program."""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert, inspect, select, text
+
+from slapos_wendelin.master.due import LAST_NUMBER
+from slapos_wendelin.master.errors import DatabaseError
+from slapos_wendelin.master.models import Base, Property
+
+#: The table in which files of versions 1 and 2 say their version, as a row of this name.
+_OLD_VERSION = "schema_version"
+
+#: How long to wait for another master that is making the tables, in seconds.
+_SCHEMA_WAIT = 60
+
+_OTHER_DATABASE = "name another one with --database"
+
+
+def newest_version() -> str:
+    """Return the version of the tables in `models`."""
+    return str(ScriptDirectory.from_config(_configuration()).get_current_head())
+
+
+def current_version(connection: Connection) -> str | None:
+    """Return the version of the tables, or None when there are none yet."""
+    version = MigrationContext.configure(connection).get_current_revision()
+    if version is not None or Property.__tablename__ not in inspect(connection).get_table_names():
+        return version
+    old = connection.scalar(select(Property.value).where(Property.name == _OLD_VERSION))
+    return None if old is None else str(old)
+
+
+def prepare(connection: Connection, name: str) -> None:
+    """Create the tables in an empty database, or bring existing ones up to date.
+
+    :param name: the database as errors name it.
+    :raises DatabaseError: when it belongs to another program or to a later version.
+    """
+    _lock(connection)
+    newest, version = newest_version(), current_version(connection)
+    if version == newest:
+        return
+    tables = set(inspect(connection).get_table_names())
+    if tables - set(Base.metadata.tables) - {"alembic_version"}:
+        raise DatabaseError(f"{name} is a database of another program", _OTHER_DATABASE)
+    if version is None:
+        _create(connection)
+        return
+    if not version.isdigit() or int(version) > int(newest):
+        raise DatabaseError(
+            f"{name} has schema version {version}, this master knows up to {newest}",
+            "start the version of slapos_wendelin that wrote it, or a later one",
+        )
+    command.stamp(_configuration(connection), version)
+    command.upgrade(_configuration(connection), newest)
+
+
+def _create(connection: Connection) -> None:
+    """Make all tables; the version comes last, so that an interrupted start is made good."""
+    Base.metadata.create_all(connection)
+    if connection.scalar(select(Property.value).where(Property.name == LAST_NUMBER)) is None:
+        connection.execute(insert(Property).values(name=LAST_NUMBER, value=0))
+    command.stamp(_configuration(connection), newest_version())
+
+
+def _lock(connection: Connection) -> None:
+    """Let one master at a time work on the tables; SQLite's write lock does that by itself."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('slapos_wendelin.schema'))"))
+    elif connection.dialect.name != "sqlite":
+        connection.execute(
+            text("SELECT GET_LOCK('slapos_wendelin.schema', :wait)"), {"wait": _SCHEMA_WAIT}
+        )
+
+
+def _configuration(connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration for a connection."""
+    configuration = Config()
+    configuration.set_main_option("script_location", "slapos_wendelin.master:migrations")
+    configuration.attributes["connection"] = connection
+    return configuration
