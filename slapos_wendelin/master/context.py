@@ -7,19 +7,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.models import Computer
+
+_Result = TypeVar("_Result")
 
 OPERATOR = "operator"
 
@@ -95,6 +99,7 @@ class Context:
 
     database: Database
     presence: Presence
+    answers: Answers = field(default_factory=Answers)
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
@@ -103,6 +108,10 @@ class Context:
     def writing(self) -> AbstractContextManager[Session]:
         """Give a session whose changes are kept as the caller's."""
         return self.database.writing(str(g.caller))
+
+    def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it did."""
+        return self.database.changing(str(g.caller), work)
 
 
 def context() -> Context:

@@ -7,21 +7,23 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, UOWTransaction
 
 from slapos_wendelin.master import schema
-from slapos_wendelin.master.due import Board, begin_numbers, keep_numbers, take_news
+from slapos_wendelin.master.due import Board, ChangesError, take_news
 from slapos_wendelin.master.errors import DatabaseError
-from slapos_wendelin.master.history import WHO, HistorySession
 from slapos_wendelin.master.watch import Watcher
+from slapos_wendelin.master.writing import Writer
+
+_Result = TypeVar("_Result")
 
 #: The key in the execution options that asks SQLite for a write lock at once.
 _WRITING = "wendelin_writing"
@@ -43,7 +45,6 @@ class Database:
 
     A writing transaction first takes a lock that is common to all of them (SQLite's write lock, or
     one row of the others), so all form one sequence and none reads what another is about to change.
-    A lock of the process makes the threads queue in turn instead of polling.
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -61,7 +62,6 @@ class Database:
             self.path = Path(self.url.database or "")
             self.name = str(self.path)
         self.board = Board()
-        self._write_lock = threading.Lock()
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
             self._reading, self._writing = _engines(self.url)
@@ -69,13 +69,14 @@ class Database:
         except BaseException:
             self._release()
             raise
+        self._writer = Writer(self._writing)
         self._watcher = Watcher(self.reading, self.board)
 
     def close(self) -> None:
         """Release the database."""
         self.board.close()
         self._watcher.close()
-        with self._write_lock:
+        with self._writer.pause():
             self._reading.dispose()
             self._writing.dispose()
             self._release()
@@ -95,24 +96,32 @@ class Database:
 
         :param who: kind and name of the caller, which history keeps.
         """
-        with self._write_lock, HistorySession(self._writing) as session:
-            session.info[WHO] = who
-            begin_numbers(session)
+        with self._writer.session(who) as session:
             yield session
-            session.flush()
-            keep_numbers(session)
-            session.commit()
-            news = take_news(session)
-        self.board.publish(news)
+        self.board.publish(take_news(session))
+
+    def changing(self, who: str, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it changed something.
+
+        It is first done in a session that reads, so that it waits for nobody, and is done again in
+        one that writes when it turns out to change something.
+
+        :param who: kind and name of the caller, which history keeps.
+        """
+        try:
+            with ReadingSession(self._reading) as session:
+                result = work(session)
+                session.flush()
+                return result, False
+        except ChangesError:
+            with self.writing(who) as session:
+                return work(session), True
 
     @contextmanager
     def trying(self, who: str = "master") -> Iterator[Session]:
         """Give a session of which nothing is kept: to see what changes would do."""
-        with self._write_lock, HistorySession(self._writing) as session:
-            session.info[WHO] = who
-            begin_numbers(session)
+        with self._writer.session(who, keep=False) as session:
             yield session
-            session.rollback()
 
     def _release(self) -> None:
         """Give back the lock of the file."""
@@ -137,6 +146,19 @@ class Database:
                 f"{self.name} cannot be read as a database: {_reason(error)}",
                 "name another one with --database, start its server, or put a backup in its place",
             ) from error
+
+
+class ReadingSession(Session):
+    """A session that refuses to write."""
+
+
+def _refuse_changes(session: Session, _context: UOWTransaction, _instances: object) -> None:
+    """End the work in a session that reads as soon as it would write."""
+    if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
+        raise ChangesError
+
+
+event.listen(ReadingSession, "before_flush", _refuse_changes)
 
 
 class FileLock:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from slapos.slap.slap import Computer as SlapComputer
 from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareRelease
+from sqlalchemy import select
+from sqlalchemy.orm import object_session, selectinload
 
 from slapos_wendelin.master.checks import DESTROYED, STARTED
 from slapos_wendelin.master.models import Computer, Instance, Partition
@@ -23,6 +25,7 @@ _IN_ORDER = "#access Instance correctly {state}"
 
 def computer_document(host: Computer) -> SlapComputer:
     """Return a computer with its software releases and all its partitions."""
+    _kept = _load_whole(host)
     return _with(
         SlapComputer(host.reference),
         _software_release_list=[
@@ -30,6 +33,27 @@ def computer_document(host: Computer) -> SlapComputer:
         ],
         _computer_partition_list=[partition_document(each) for each in host.partitions],
     )
+
+
+def _load_whole(host: Computer) -> list[object]:
+    """Load all that a computer's document tells in a few statements, however large it is.
+
+    A session forgets what nobody holds, so the caller holds what is returned until it is done.
+    """
+    session = object_session(host)
+    if session is None:
+        return []
+    instances = (
+        selectinload(Computer.partitions)
+        .joinedload(Partition.instance)
+        .selectinload(Instance.shared_instances)
+    )
+    trees = select(Instance.tree_id).join(Partition).where(Partition.computer_id == host.id)
+    whole = select(Computer).where(Computer.id == host.id)
+    return [
+        session.scalars(whole.options(selectinload(Computer.software), instances)).one(),
+        *session.scalars(select(Instance).where(Instance.id.in_(trees))),
+    ]
 
 
 def partition_document(place: Partition) -> ComputerPartition:
@@ -110,14 +134,12 @@ def access_status(instance: Instance) -> str:
 
 def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:
     """Return the instance's parameters with those that the slap protocol adds."""
-    root = instance
-    while root.requester is not None:
-        root = root.requester
+    root = root_title(instance)
     return {
         **instance.parameters,
         "instance_title": instance.reference,
-        "root_instance_title": root.reference,
-        "root_instance_short_title": root.reference,
+        "root_instance_title": root,
+        "root_instance_short_title": root,
         "slap_software_type": instance.software_type,
         "slap_software_release_url": instance.software_release,
         "slap_computer_id": place.computer.reference,
@@ -127,6 +149,14 @@ def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:
         "full_ip_list": [],
         "timestamp": str(instance.number),
     }
+
+
+def root_title(instance: Instance) -> str:
+    """Return the name of the root of an instance's tree."""
+    session = object_session(instance)
+    if instance.is_root or session is None:
+        return instance.reference
+    return session.get_one(Instance, instance.tree_id).reference
 
 
 def _release(url: str, computer: str, state: str | None = None) -> SoftwareRelease:

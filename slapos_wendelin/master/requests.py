@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
-from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.due import expect_changes, touch_instance
 from slapos_wendelin.master.errors import (
     ConflictError,
     InvalidRequestError,
@@ -134,6 +134,7 @@ def _create(
     session: Session, request: InstanceRequest, requester: Instance | None, level: ServiceLevel
 ) -> Instance:
     """Place a new instance."""
+    expect_changes(session)
     tree = 0 if requester is None else requester.root_id
     decision = place(
         registry.candidates(session),
