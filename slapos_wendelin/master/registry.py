@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name
 from slapos_wendelin.master.due import touch_software
@@ -40,6 +40,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
         select(Partition)
         .join(Computer)
         .where(Computer.reference == computer_reference, Partition.reference == reference)
+        .options(contains_eager(Partition.computer))
     )
     if found is None:
         raise UnknownError(

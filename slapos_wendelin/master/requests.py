@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry
@@ -25,6 +25,12 @@ from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, pla
 
 #: How many computers a refusal names.
 _EXPLAINED_COMPUTERS = 12
+
+_LIVE = select(Instance.id).where(
+    Instance.tree_id == bindparam("tree"),
+    Instance.reference == bindparam("reference"),
+    Instance.live.is_(True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,8 @@ def request_instance(
     if request.state == DESTROYED:
         return _request_destruction(session, request, requester, instance)
     if instance is None:
-        instance = _create(session, request, requester, level)
-    else:
-        _change(session, instance, request, requester)
+        return _create(session, request, requester, level)
+    _change(session, instance, request, requester)
     registry.supply(session, _home(instance).computer, instance.software_release)
     return instance
 
@@ -97,11 +102,9 @@ def destroy(session: Session, instance: Instance) -> None:
 def _find(session: Session, reference: str, requester: Instance | None) -> Instance | None:
     """Return the live instance of that name among the roots, or in the requester's tree."""
     tree = 0 if requester is None else requester.root_id
-    return session.scalar(
-        select(Instance).where(
-            Instance.tree_id == tree, Instance.reference == reference, Instance.live.is_(True)
-        )
-    )
+    # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
+    row = session.connection().scalar(_LIVE, {"tree": tree, "reference": reference})
+    return None if row is None else session.get_one(Instance, row)
 
 
 def _request_destruction(
@@ -142,6 +145,9 @@ def _create(
         level,
     )
     partition = _partition(session, decision, request.reference)
+    # Before the instance is added, so that all is written at once.
+    registry.supply(session, partition.computer, request.software_release)
+    requested_state = request.state or STARTED
     instance = Instance(
         reference=request.reference,
         tree_id=tree,
@@ -150,8 +156,8 @@ def _create(
         software_type=request.software_type,
         parameters=request.parameters,
         sla=request.sla,
-        requested_state=request.state or STARTED,
-        state="",
+        requested_state=requested_state,
+        state=_severest(requested_state, requester),
         partition=partition,
         placement=[
             {
@@ -164,9 +170,9 @@ def _create(
         ],
         created_at=time.time(),
     )
+    touch_instance(session, instance)
     session.add(instance)
     session.flush()
-    _settle(session, instance)
     return instance
 
 
@@ -206,10 +212,7 @@ def _check_no_cycle(instance: Instance, requester: Instance | None) -> None:
 
 def _settle(session: Session, instance: Instance) -> None:
     """Work out the state that the instance and those below it shall have."""
-    states = [instance.requested_state]
-    if instance.requester is not None:
-        states.append(instance.requester.state)
-    state = max(states, key=INSTANCE_STATES.index)
+    state = _severest(instance.requested_state, instance.requester)
     if state == instance.state:
         return
     instance.state = state
@@ -220,6 +223,12 @@ def _settle(session: Session, instance: Instance) -> None:
     for child in instance.children:
         if child.destroyed_at is None:
             _settle(session, child)
+
+
+def _severest(requested: str, requester: Instance | None) -> str:
+    """Return the state of an instance: what was asked for, or that of its requester."""
+    states = [requested] if requester is None else [requested, requester.state]
+    return max(states, key=INSTANCE_STATES.index)
 
 
 def _members(session: Session, tree: int, group: str) -> list[Member]:
