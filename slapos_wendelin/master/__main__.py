@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.errors import ListenError
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m slapos_wendelin.master",
         description="Run the slap master in the foreground.",
     )
-    parser.add_argument("--database", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--database", required=True, metavar="FILE_OR_URL")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")

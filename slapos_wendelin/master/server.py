@@ -32,16 +32,17 @@ _log = logging.getLogger(__name__)
 class MasterServer:
     """A master: its database, and the socket on which it answers."""
 
-    def __init__(self, database_path: Path, host: str, port: int) -> None:
+    def __init__(self, location: Path | str, host: str, port: int) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
+        :param location: the database's path or URL.
         :param host: a loopback address, or localhost.
         :param port: 0 for any free one; see `address`.
         :raises ListenError: when the address is not a loopback one or the port is taken.
         :raises DatabaseError: when the database cannot be used.
         """
         check_loopback(host)
-        self._database = Database(database_path)
+        self._database = Database(location)
         self._server = CherootServer(
             (host, port),
             create_application(self._database),
