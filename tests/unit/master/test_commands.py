@@ -19,8 +19,10 @@ from supervisor.xmlrpc import SupervisorTransport
 
 #: Runs several commands in one process, which saves the start of the command's many imports.
 RUN_ALL = """
-import json, sys, traceback
+import json, sys
 from slapos.cli.entry import main
+from slapos_wendelin.cli.module_files import accept_module_names
+accept_module_names()
 for command in json.loads(sys.argv[1]):
     print("==>", flush=True)
     try:
