@@ -342,6 +342,30 @@ def all_computers(_sent: _Document) -> _Document:
         return {"result_list": [{"computer_guid": name} for name in names]}
 
 
+@_method("slapos.get.v0.software_instance_certificate")
+def get_instance_certificate(sent: _Document) -> _Document:
+    """Give an instance an empty certificate and key, which its computer writes as they are."""
+    with context().reading() as session:
+        registry.instance(session, sent["instance_guid"])
+    return {"certificate": "", "key": ""}
+
+
+@_method("slapos.post.v0.compute_node_certificate")
+def post_computer_certificate(sent: _Document) -> _Document:
+    """Give a computer an empty certificate and key."""
+    with context().reading() as session:
+        registry.computer(session, sent["computer_guid"])
+    return {"certificate": "", "key": ""}
+
+
+@_method("slapos.remove.v0.compute_node_certificate")
+def remove_computer_certificate(sent: _Document) -> _Document:
+    """Accept that a computer's certificate shall be revoked."""
+    with context().reading() as session:
+        registry.computer(session, sent["computer_guid"])
+    return _success("Ignored")
+
+
 @_method("slapos.get.v0.hateoas_url")
 def get_hateoas_url(_sent: _Document) -> _Document:
     """Give the address of the routes that ``slapos service`` and ``slapos computer`` read."""

@@ -26,6 +26,7 @@ from slapos_wendelin.master.checks import (
     check_name,
     check_state,
     check_url,
+    shown,
 )
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.documents import (
@@ -85,7 +86,7 @@ def request_computer_partition() -> Response:
             "partition_parameter_xml",
         ),
         sla=sla,
-        shared=bool(load(request.form.get("shared_xml", _NOTHING), "shared_xml")),
+        shared=_truth("shared_xml"),
     )
     place = requesting_partition()
     with context().writing() as session:
@@ -317,6 +318,14 @@ def _optional(name: str) -> str:
     """Return a form field or query argument, or nothing."""
     value = request.values.get(name, "")
     return "" if value == NONE else value
+
+
+def _truth(name: str) -> bool:
+    """Return a form field that holds true, or something empty for false."""
+    value = load(request.form.get(name, _NOTHING), name)
+    if value and value is not True:
+        raise InvalidRequestError(f"{name} is {shown(value)}", "send true or false")
+    return bool(value)
 
 
 def _argument(name: str) -> str:

@@ -28,8 +28,8 @@ def computer(session: Session, reference: str) -> Computer:
     found = session.scalar(select(Computer).where(Computer.reference == reference))
     if found is None:
         raise UnknownError(
-            f"computer {reference!r} is not registered",
-            f"register it with PUT /v1/computers/{reference}",
+            f"computer {shown(reference)} is not registered",
+            "run `slapos node format` there, or register it with PUT /v1/computers/REFERENCE",
         )
     return found
 
@@ -46,7 +46,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
     )
     if found is None:
         raise UnknownError(
-            f"computer {computer_reference!r} has no partition {reference!r}",
+            f"computer {shown(computer_reference)} has no partition {shown(reference)}",
             "run `slapos node format` there",
         )
     return found

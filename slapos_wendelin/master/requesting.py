@@ -13,7 +13,7 @@ from slapos_wendelin.master.errors import InvalidRequestError
 #: What the slap library sends in a form for None.
 NONE = "None"
 
-_SCHEME = re.compile(r"\s*X-SlapPartition\s+(.*)", re.IGNORECASE | re.DOTALL)
+_SCHEME = re.compile(r"\s*X-SlapPartition\b(.*)", re.IGNORECASE | re.DOTALL)
 _KEYS = ("computer_id", "computer_partition_id")
 
 

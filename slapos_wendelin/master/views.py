@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master.checks import shown
 from slapos_wendelin.master.errors import UnknownError
 from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Product, Software
 from slapos_wendelin.master.shared import place_of
@@ -33,7 +34,8 @@ def find_instance(session: Session, reference: str) -> Instance:
         )
     if instance is None:
         raise UnknownError(
-            f"there is no instance {reference!r}", "see GET /v1/instances or `slapos service list`"
+            f"there is no instance {shown(reference)}",
+            "see GET /v1/instances or `slapos service list`",
         )
     return instance
 
