@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -102,21 +103,9 @@ def _refusal(
     if home is None or home.computer.reference not in hosts:
         return "has no place"
     # The provider's own partition stands where placement looks for a free one.
-    host = replace_room(hosts[home.computer.reference], home.reference)
+    host = replace(hosts[home.computer.reference], capacity=1, free=(home.reference,))
     decision = place([host], (), level)
     return "" if decision.computer else decision.verdicts[0].explanation
-
-
-def replace_room(candidate: Candidate, partition: str) -> Candidate:
-    """Return a computer as if it had that one partition, free."""
-    return Candidate(
-        reference=candidate.reference,
-        datacenter=candidate.datacenter,
-        region=candidate.region,
-        labels=candidate.labels,
-        capacity=1,
-        free=(partition,),
-    )
 
 
 def _no_provider(

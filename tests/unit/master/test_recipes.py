@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -127,16 +126,15 @@ shared-list = ${slap-configuration:slave-instance-list}
 server-url = ${slap-connection:server-url}
 computer-id = ${slap-connection:computer-id}
 partition-id = ${slap-connection:partition-id}
-update =
+init =
   from slapos.slap import slap
   library = slap()
   library.initializeConnection(options['server-url'])
   partition = library.registerComputerPartition(options['computer-id'], options['partition-id'])
-  for shared in self.options['shared-list']:
+  for shared in options['shared-list']:
     domain = shared['slave_title'] + '.example'
     partition.setConnectionDict(
         {'domain': domain, 'backend': shared['backend']}, shared['slave_reference'])
-install = ${:update}
 """
 
 
@@ -182,4 +180,4 @@ def test_a_tree_of_three_partitions_requests_and_publishes_until_all_is_there(
     leaf, site = sorted(tree["children"], key=lambda each: each["reference"])
     assert (leaf["reference"], leaf["parameters"]) == ("leaf", {"count": 3})
     assert (site["shared"], site["connection"]["backend"]) == (True, "http://10.0.0.1")
-    assert all(each["settled"] for each in (tree, leaf, site))
+    assert [each["settled"] for each in (tree, leaf, site)] == [True] * 3
