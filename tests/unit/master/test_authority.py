@@ -175,7 +175,7 @@ def test_usual_keys_are_certified_and_the_requested_name_is_not_heeded(authority
     [
         ec.generate_private_key(ec.SECP224R1()),
         ec.generate_private_key(ec.SECP256K1()),
-        rsa.generate_private_key(65537, 1024),
+        rsa.generate_private_key(65537, 1024),  # noqa: S505 (what is refused here)
     ],
 )
 def test_weak_and_unusual_keys_are_refused(authority: Authority, key):
