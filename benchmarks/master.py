@@ -150,7 +150,7 @@ class Server:
     def _master(self, folder: Path) -> list[str]:
         """Return the command that starts our master."""
         arguments = ["--database", str(folder / "master.sqlite")]
-        listen = ["--listen", f"127.0.0.1:{self.port}"]
+        listen = ["--plain", "--listen", f"127.0.0.1:{self.port}"]
         return [sys.executable, "-m", "slapos_wendelin.master", *arguments, *listen]
 
     def _slapproxy(self, folder: Path) -> list[str]:

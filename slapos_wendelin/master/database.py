@@ -7,8 +7,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session, UOWTransaction
 
 from slapos_wendelin.master import schema
 from slapos_wendelin.master.due import Board, ChangesError, take_news
-from slapos_wendelin.master.errors import DatabaseError
+from slapos_wendelin.master.errors import DatabaseError, InUseError
 from slapos_wendelin.master.watch import Watcher
 from slapos_wendelin.master.writing import Writer
 
@@ -29,6 +30,9 @@ _Result = TypeVar("_Result")
 _WRITING = "wendelin_writing"
 
 _BUSY_TIMEOUT = 30.0  # seconds
+
+#: How long another master may take to start, in seconds.
+_STARTING = 5.0
 
 #: The drivers that are installed, by the database's name in a URL.
 _DRIVERS = {
@@ -131,21 +135,35 @@ class Database:
     def _prepare(self) -> None:
         """Create the tables, or check the version of existing ones."""
         try:
-            with self._reading.connect() as connection:
-                is_current = schema.current_version(connection) == schema.newest_version()
-            if is_current:
-                return
+            deadline = time.monotonic() + _STARTING
+            while not self._is_current():
+                try:
+                    self._make_tables()
+                except InUseError:
+                    # It may be another master that starts, and makes the tables.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
             if self._file_lock is not None:
-                self._file_lock.exclude_others()
-            with self._writing.begin() as connection:
-                schema.prepare(connection, self.name)
-            if self._file_lock is not None:
-                self._file_lock.share()
+                self._file_lock.share(_STARTING)
         except SQLAlchemyDatabaseError as error:
             raise DatabaseError(
                 f"{self.name} cannot be read as a database: {_reason(error)}",
                 "name another one with --database, start its server, or put a backup in its place",
             ) from error
+
+    def _is_current(self) -> bool:
+        """Say whether the tables are of this version."""
+        with self._reading.connect() as connection:
+            return schema.current_version(connection) == schema.newest_version()
+
+    def _make_tables(self) -> None:
+        """Create the tables or bring them up to date, while nobody else uses a SQLite file."""
+        with (
+            nullcontext() if self._file_lock is None else self._file_lock.alone(),
+            self._writing.connect() as connection,
+        ):
+            schema.prepare(connection, self.name)
 
 
 class ReadingSession(Session):
@@ -179,29 +197,48 @@ class FileLock:
                 "create its folder, or name a file that may be written with --database",
             ) from error
         try:
-            self._take(fcntl.LOCK_SH, "its tables are being changed or a backup is put back")
+            self.share(_STARTING)
         except BaseException:
             self.release()
             raise
 
-    def exclude_others(self) -> None:
-        """Hold the lock alone. Raises DatabaseError when another master uses the file."""
-        self._take(fcntl.LOCK_EX, "another master uses it, and its tables must be changed")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock alone in the block, and share it again after it.
 
-    def share(self) -> None:
-        """Let others use the file again."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        :raises InUseError: when a master uses the file; the lock is not held any more then.
+        """
+        # A lock that two share can be given up by neither for the other.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._take(fcntl.LOCK_EX, "a master uses it")
+        try:
+            yield
+        finally:
+            self.share(_STARTING)
 
     def release(self) -> None:
         """Give the lock back."""
         os.close(self._descriptor)
+
+    def share(self, patience: float) -> None:
+        """Use the file with others, as soon as nobody holds its lock alone; patience in seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._take(
+                    fcntl.LOCK_SH, "its tables are being changed or a backup is put back"
+                )
+            except InUseError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def _take(self, kind: int, reason: str) -> None:
         """Take the lock or say why not."""
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
-            raise DatabaseError(
+            raise InUseError(
                 f"the database {self._path} is in use: {reason}",
                 f"stop the masters that use it (`fuser {self._path}.lock` names them), then repeat",
             ) from error

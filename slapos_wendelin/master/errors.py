@@ -74,5 +74,13 @@ class DatabaseError(WendelinError):
     """The database file cannot be used."""
 
 
+class InUseError(DatabaseError):
+    """Somebody uses the database file who must not."""
+
+
 class ListenError(WendelinError):
     """The master cannot listen where it was told to."""
+
+
+class AuthorityError(WendelinError):
+    """The master's certificate authority cannot be used."""

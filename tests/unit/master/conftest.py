@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
+from hypothesis import settings
 from master_cloud import Cloud
+from slapos_command import stop_supervisord, write_configuration
 
 from slapos_wendelin.master.server import MasterServer
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +55,7 @@ def location(
 def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(location, "127.0.0.1", 0)
+    server = MasterServer(location, "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=server.serve)
     thread.start()
     running = Cloud(server.url)
@@ -57,3 +63,10 @@ def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clo
     running.client.close()
     server.stop()
     thread.join()
+
+
+@pytest.fixture
+def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
+    """Give the slapos.cfg of the computer paris, which has four partitions."""
+    yield write_configuration(tmp_path, cloud.url, partitions=4)
+    stop_supervisord(tmp_path)

@@ -35,7 +35,13 @@ class MasterProcess:
         """
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._arguments = ["--database", str(database), "--listen", f"127.0.0.1:{self.port}"]
+        self._arguments = [
+            "--plain",
+            "--database",
+            str(database),
+            "--listen",
+            f"127.0.0.1:{self.port}",
+        ]
         self._arguments += ["--log-level", "error", *options]
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -100,7 +100,7 @@ def test_a_change_at_one_master_wakes_a_computer_that_waits_at_another(location:
     with MasterProcess(location) as first, MasterProcess(location) as second:
         here, there = Cloud(first.url), Cloud(second.url)
         here.add_computer("paris")
-        number = here.client.wait_due("paris")["number"]
+        number = here.client.wait_due("paris", timeout=0)["number"]
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(here.client.wait_due, "paris", number, 60)
             time.sleep(0.5)

@@ -144,7 +144,7 @@ def test_tables_are_not_changed_under_a_running_master(tmp_path: Path):
     path = tmp_path / "master.sqlite"
     load(DUMPS[-1], path)
     lock = FileLock(path)
-    with pytest.raises(DatabaseError, match="another master uses it"):
+    with pytest.raises(DatabaseError, match="a master uses it"):
         Database(path)
     lock.release()
     Database(path).close()
