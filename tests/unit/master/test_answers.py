@@ -41,6 +41,9 @@ REQUESTS = st.fixed_dictionaries(
         "filter_xml": st.sampled_from([{}, {"computer_guid": "tokyo"}]).map(
             lambda sla: dumps(sla).decode()
         ),
+        "shared_xml": st.sampled_from([False, False, True]).map(
+            lambda shared: dumps(shared).decode()
+        ),
         "state": st.sampled_from(["started", "started", "stopped", "destroyed"]).map(
             lambda state: dumps(state).decode()
         ),
@@ -56,6 +59,15 @@ REPORTS = st.sampled_from(
         ("softwareInstanceBang", {}),
         ("setComputerPartitionConnectionXml", {"connection_xml": dumps({"url": "a"}).decode()}),
         ("setComputerPartitionConnectionXml", {"connection_xml": dumps({"url": "b"}).decode()}),
+        (
+            "setComputerPartitionConnectionXml",
+            {
+                "connection_xml": dumps({"url": "c"}).decode(),
+                "slave_reference": "SOFTINST-2",
+            },
+        ),
+        ("softwareInstanceRename", {"new_name": "renamed"}),
+        ("softwareInstanceRename", {"new_name": "shared", "slave_reference": "SOFTINST-2"}),
         (
             "updateComputerPartitionRelatedInstanceList",
             {"instance_reference_xml": dumps(["storage"]).decode()},
