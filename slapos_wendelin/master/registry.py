@@ -165,6 +165,12 @@ def candidates(session: Session) -> list[Candidate]:
             labels=host.labels,
             capacity=capacity.get(host.id, 0),
             free=tuple(free.get(host.id, ())),
+            provider=host.provider,
+            network=host.network,
+            cores=host.measured.get("cpu_core"),
+            memory=host.measured.get("memory_size"),
+            disk=host.measured.get("storage_capacity"),
+            state=host.state,
         )
         for host in hosts
     ]

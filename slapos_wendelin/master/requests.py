@@ -235,11 +235,12 @@ def _members(session: Session, tree: int, group: str) -> list[Member]:
             return []
         inside |= Instance.id == tree
     placed = session.scalars(select(Instance).where(inside, Instance.live.is_(True)))
-    return [
-        Member(_home(instance).computer.reference, _home(instance).computer.datacenter)
+    hosts = [
+        _home(instance).computer
         for instance in placed
         if not group or kept_apart_as(instance.sla) == group
     ]
+    return [Member(host.reference, host.datacenter, host.network) for host in hosts]
 
 
 def _host_of(session: Session, guid: str) -> str:
@@ -260,10 +261,10 @@ def _home(instance: Instance) -> Partition:
 def _partition(session: Session, decision: Decision, reference: str) -> Partition:
     """Return the row of the partition that placement chose."""
     if decision.computer is None or decision.partition is None:
-        reasons = [f"{each.computer}: {each.explanation}" for each in decision.verdicts]
-        left_out = len(reasons) - _EXPLAINED_COMPUTERS
-        if left_out > 0:
-            reasons[_EXPLAINED_COMPUTERS:] = [f"and {left_out} more computers"]
+        first = decision.first_verdicts(_EXPLAINED_COMPUTERS)
+        reasons = [f"{each.computer}: {each.explanation}" for each in first]
+        if decision.computers > len(first):
+            reasons.append(f"and {decision.computers - len(first)} more computers")
         raise NoCapacityError(
             f"no computer can host {reference!r}: " + ("; ".join(reasons) or "none is registered"),
             "add a computer or partitions, change the SLA, or destroy an instance",
