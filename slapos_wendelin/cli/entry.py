@@ -13,6 +13,7 @@ import sys
 
 from slapos.cli import entry
 
+from slapos_wendelin.cli.module_files import accept_module_names
 from slapos_wendelin.cli.request import RequestCommand
 
 COMMANDS = {"request": RequestCommand}
@@ -20,6 +21,7 @@ COMMANDS = {"request": RequestCommand}
 
 def main() -> int:
     """Run the slapos command."""
+    accept_module_names()
     application = entry.SlapOSApp()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, protocol
+from slapos_wendelin.master import api, hateoas, json_rpc, protocol
 from slapos_wendelin.master.context import EXTENSION, Context, Presence, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
@@ -41,7 +41,12 @@ def create_application(database: Database) -> Flask:
     application.before_request(identify)
     application.before_request(_check_size)
     application.after_request(_log_request)
-    for blueprint in (protocol.blueprint, hateoas.blueprint, api.blueprint):
+    for blueprint in (
+        protocol.blueprint,
+        json_rpc.blueprint,
+        hateoas.blueprint,
+        api.blueprint,
+    ):
         application.register_blueprint(blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
     application.register_error_handler(HTTPException, _tell_http_error)
@@ -90,6 +95,8 @@ def _log_request(response: Response) -> Response:
 def _tell_refusal(error: WendelinError) -> Response:
     """Answer with an error's own status."""
     status = error.status if isinstance(error, MasterError) else 500
+    if json_rpc.is_method(request.path):
+        status = json_rpc.refusal_status(error, status)
     _log.warning("refused path=%s status=%d error=%s", request.path, status, error)
     return _answer(status, error.message, error.remedy)
 
@@ -127,7 +134,7 @@ def _tell_failure(error: Exception) -> Response:
 
 
 def _answer(status: int, message: str, remedy: str) -> Response:
-    """Return an error as JSON below /v1, elsewhere as text and as the reason phrase.
+    """Return an error as JSON below /v1 and of a JSON-RPC method, else as text and reason phrase.
 
     The reason phrase is all that the slap library shows of an error.
     """
@@ -136,6 +143,8 @@ def _answer(status: int, message: str, remedy: str) -> Response:
         response.status_code = status
         return response
     whole = f"{message} ({remedy})" if remedy else message
+    if json_rpc.is_method(request.path):
+        return json_rpc.refusal(status, whole)
     response = Response(whole, mimetype="text/plain")
     reason = " ".join(whole.encode("ascii", "replace").decode().split())
     if len(reason) > _REASON_LIMIT:
