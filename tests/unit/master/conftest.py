@@ -25,7 +25,7 @@ settings.load_profile("untimed")
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0)
+    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=server.serve)
     thread.start()
     running = Cloud(server.url)
