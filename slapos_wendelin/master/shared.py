@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from slapos_wendelin.master import registry
+from slapos_wendelin.master.candidates import Candidate
 from slapos_wendelin.master.checks import DESTROYED, STARTED, shown
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError, NoCapacityError, UnknownError
-from slapos_wendelin.master.models import Instance, Partition
-from slapos_wendelin.master.placement import Candidate, ServiceLevel, place
+from slapos_wendelin.master.models import Computer, Instance, Partition
+from slapos_wendelin.master.placement import ServiceLevel, unmet
 
 #: The SLA key that names the provider itself.
 _PROVIDER_KEY = "instance_guid"
@@ -58,10 +57,9 @@ def choose_provider(
     """
     level = service_level(sla)
     providers = _providers(session, release, software_type)
-    hosts = {each.reference: each for each in registry.candidates(session)}
     verdicts: list[dict[str, Any]] = []
     for provider, count in providers:
-        reason = _refusal(provider, hosts, level, sla.get(_PROVIDER_KEY))
+        reason = _refusal(provider, level, sla.get(_PROVIDER_KEY))
         verdicts.append(
             {
                 "computer": _computer(provider),
@@ -93,19 +91,30 @@ def _providers(session: Session, release: str, software_type: str) -> list[tuple
     return [(provider, number) for provider, number in rows]
 
 
-def _refusal(
-    provider: Instance, hosts: Mapping[str, Candidate], level: ServiceLevel, guid: object
-) -> str:
+def _refusal(provider: Instance, level: ServiceLevel, guid: object) -> str:
     """Return why a provider is not where the SLA allows; nothing when it is."""
     if guid and provider.guid != guid:
         return f"asked for {guid}"
     home = provider.partition
-    if home is None or home.computer.reference not in hosts:
+    if home is None:
         return "has no place"
-    # The provider's own partition stands where placement looks for a free one.
-    host = replace(hosts[home.computer.reference], capacity=1, free=(home.reference,))
-    decision = place([host], (), level)
-    return "" if decision.computer else decision.verdicts[0].explanation
+    return " and ".join(unmet(_candidate(home.computer), home.reference, (), level))
+
+
+def _candidate(host: Computer) -> Candidate:
+    """Return a computer as placement sees it, but for its room: a shared instance needs none."""
+    return Candidate(
+        reference=host.reference,
+        datacenter=host.datacenter,
+        region=host.region,
+        labels=host.labels,
+        provider=host.provider,
+        network=host.network,
+        cores=host.measured.get("cpu_core"),
+        memory=host.measured.get("memory_size"),
+        disk=host.measured.get("storage_capacity"),
+        state=host.state,
+    )
 
 
 def _no_provider(
