@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master import computers
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name
+from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.due import touch_software
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, UnknownError
 from slapos_wendelin.master.models import Computer, Instance, Partition, Software
@@ -18,15 +20,15 @@ from slapos_wendelin.master.placement import Candidate
 
 
 def computer(session: Session, reference: str) -> Computer:
-    """Return a computer.
+    """Return a computer that has not been removed.
 
-    :raises UnknownError: when it is not registered.
+    :raises UnknownError: when there is none.
     """
-    found = session.scalar(select(Computer).where(Computer.reference == reference))
-    if found is None:
+    found = computers.find_computer(session, reference)
+    if found.state == REMOVED:
         raise UnknownError(
-            f"computer {reference!r} is not registered",
-            f"register it with PUT /v1/computers/{reference}",
+            f"computer {reference!r} was removed",
+            f"an operator can bring it back with `slapos computer uncordon {reference}`",
         )
     return found
 
@@ -60,28 +62,6 @@ def instance_in(session: Session, computer_reference: str, reference: str) -> In
     return instance
 
 
-def put_computer(
-    session: Session,
-    reference: str,
-    datacenter: str | None,
-    region: str | None,
-    labels: Mapping[str, str] | None,
-) -> Computer:
-    """Register a computer, or change what is known of it; None leaves a value as it is."""
-    found = session.scalar(select(Computer).where(Computer.reference == reference))
-    if found is None:
-        found = Computer(reference=check_name(reference, "the computer's reference"))
-        session.add(found)
-    if datacenter is not None:
-        found.datacenter = datacenter
-    if region is not None:
-        found.region = region
-    if labels is not None:
-        found.labels = dict(labels)
-    session.flush()
-    return found
-
-
 def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Computer:
     """Take over what ``slapos node format`` measured, registering the computer when it is new.
 
@@ -90,11 +70,13 @@ def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Co
 
     :raises InvalidRequestError: when the configuration is not what format sends, or names a
         partition twice.
+    :raises UnknownError: when the computer was removed.
     """
     name = check_name(configuration.get("reference"), "the computer's reference")
     described = _described_partitions(configuration, name)
-    found = put_computer(session, name, None, None, None)
-    found.address = str(configuration.get("address") or "")
+    computers.put_computer(session, name, {"address": configuration.get("address") or ""})
+    found = computer(session, name)
+    keep_capabilities(found, _capabilities(configuration))
     known = {each.reference: each for each in found.partitions}
     for reference, addresses in described.items():
         if reference not in known:
@@ -107,6 +89,12 @@ def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Co
         forget_if_unused(known[reference])
     session.flush()
     return found
+
+
+def keep_capabilities(host: Computer, capabilities: Mapping[str, list[str]]) -> None:
+    """Keep what single partitions of a computer can do besides, as its formatting says."""
+    if host.measured.get("capabilities", {}) != capabilities:
+        host.measured = {**host.measured, "capabilities": dict(capabilities)}
 
 
 def forget_if_unused(place: Partition) -> None:
@@ -214,3 +202,12 @@ def _described_partitions(configuration: Mapping[str, Any], name: str) -> dict[s
             "send it with `slapos node format`",
         ) from error
     return described
+
+
+def _capabilities(configuration: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what the partitions in a configuration can do, by partition."""
+    return {
+        each["reference"]: [str(capability) for capability in each["capability_list"]]
+        for each in configuration["partition_list"]
+        if isinstance(each.get("capability_list"), list) and each["capability_list"]
+    }
