@@ -51,26 +51,26 @@ def check_state(value: object, states: tuple[str, ...]) -> str:
     :raises InvalidRequestError: when it is not.
     """
     if value not in states:
-        raise InvalidRequestError(f"state is {_shown(value)}", f"use one of {', '.join(states)}")
+        raise InvalidRequestError(f"state is {shown(value)}", f"use one of {', '.join(states)}")
     return str(value)
 
 
 def _check_text(value: object, what: str, limit: int) -> str:
     """Return the value when it is one line of text of a fair length."""
     if not isinstance(value, str) or not value:
-        raise InvalidRequestError(f"{what} is {_shown(value)}", "give it as text")
+        raise InvalidRequestError(f"{what} is {shown(value)}", "give it as text")
     if len(value) > limit:
         raise InvalidRequestError(
-            f"{what} has {len(value)} characters: {_shown(value)}", f"use {limit} at most"
+            f"{what} has {len(value)} characters: {shown(value)}", f"use {limit} at most"
         )
     if not value.isprintable() or value.strip() != value:
         raise InvalidRequestError(
-            f"{what} is {_shown(value)}", "use one line without control characters or outer spaces"
+            f"{what} is {shown(value)}", "use one line without control characters or outer spaces"
         )
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return the value as an error message shows it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 (a line of a terminal)
