@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from slapos_wendelin.master.quantities import read_frequency
 
 ELIGIBLE = "eligible"
 CORDONED = "cordoned"
@@ -59,6 +61,15 @@ class Member:
     computer: str
     datacenter: str
     network: str = ""
+
+
+#: The size of a computer that an SLA key asks for; None while it is not known.
+SIZES: dict[str, Callable[[Candidate], int | None]] = {
+    "cpu_core": lambda each: each.cores,
+    "cpu_frequency": lambda each: read_frequency(each.labels.get("cpu_frequency", "")),
+    "memory_size": lambda each: each.memory,
+    "storage_capacity": lambda each: each.disk,
+}
 
 
 def partitions_with(

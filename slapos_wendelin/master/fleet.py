@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from slapos_wendelin.master.candidates import Candidate
+from slapos_wendelin.master.candidates import SIZES, Candidate
 
 #: Something that a computer has or has not: the kind, with the name for a label, and the value.
 Facet = tuple[str, str]
@@ -40,6 +40,7 @@ class Fleet:
         self._references: list[str] = []
         self._open: dict[Site, list[Rank]] = {}
         self._having: dict[Facet, set[str]] = {}
+        self._sizes: dict[str, list[tuple[int, str]]] = {key: [] for key in SIZES}
         for candidate in candidates:
             self.put(candidate)
 
@@ -65,16 +66,14 @@ class Fleet:
         if before is None:
             insort(self._references, candidate.reference)
         self._candidates[candidate.reference] = candidate
-        self._rank(before, candidate)
-        self._mark(before, candidate)
+        self._follow(before, candidate)
 
     def remove(self, reference: str) -> None:
         """Forget a computer; nothing happens when it is not known."""
         before = self._candidates.pop(reference, None)
         if before is not None:
             del self._references[bisect_left(self._references, reference)]
-            self._rank(before, None)
-            self._mark(before, None)
+            self._follow(before, None)
 
     @property
     def references(self) -> Sequence[str]:
@@ -86,10 +85,31 @@ class Fleet:
         """The sites with computers that take new instances, and those, the best first."""
         return self._open
 
-    def having(self, facets: Iterable[Facet]) -> Collection[str] | None:
-        """Return the fewest computers among which are all that have the facets; None for all."""
-        found = [self._having.get(facet, _NONE) for facet in facets]
-        return min(found, key=len, default=None)
+    def few_with(
+        self, facets: Iterable[Facet], sizes: Iterable[tuple[str, int]], most: int
+    ) -> Collection[str] | None:
+        """Return few computers among which are all that have the facets and at least the sizes.
+
+        :returns: None when they are more than *most*, or when nothing is asked for.
+        """
+        found: Collection[str] | None = min(
+            (self._having.get(facet, _NONE) for facet in facets), key=len, default=None
+        )
+        fewest = most + 1 if found is None else len(found)
+        for key, least in sizes:
+            ranks = self._sizes[key]
+            start = bisect_left(ranks, (least, ""))
+            if len(ranks) - start < fewest:
+                found = [reference for _, reference in ranks[start:]]
+                fewest = len(found)
+        return found if fewest <= most else None
+
+    def _follow(self, before: Candidate | None, after: Candidate | None) -> None:
+        """Bring every order and every set up to date with a change of one computer."""
+        self._rank(before, after)
+        self._mark(before, after)
+        for key, size_of in SIZES.items():
+            self._measure(self._sizes[key], _sized(before, size_of), _sized(after, size_of))
 
     def _rank(self, before: Candidate | None, after: Candidate | None) -> None:
         """Move a computer within the order of its site, or to another."""
@@ -119,6 +139,18 @@ class Fleet:
             for facet in new - old:
                 self._having.setdefault(facet, set()).add(after.reference)
 
+    @staticmethod
+    def _measure(
+        ranks: list[tuple[int, str]], old: tuple[int, str] | None, new: tuple[int, str] | None
+    ) -> None:
+        """Move a computer within the order of one size."""
+        if old == new:
+            return
+        if old is not None:
+            del ranks[bisect_left(ranks, old)]
+        if new is not None:
+            insort(ranks, new)
+
 
 _NONE: frozenset[str] = frozenset()
 
@@ -144,6 +176,14 @@ def _place(candidate: Candidate | None) -> tuple[Site, Rank] | None:
         return None
     site = Site(candidate.datacenter, candidate.region, candidate.provider)
     return site, (-len(candidate.free), candidate.reference)
+
+
+def _sized(
+    candidate: Candidate | None, size_of: Callable[[Candidate], int | None]
+) -> tuple[int, str] | None:
+    """Return where a computer stands in the order of a size; None when it has none."""
+    size = None if candidate is None else size_of(candidate)
+    return None if candidate is None or size is None else (size, candidate.reference)
 
 
 def _facets(candidate: Candidate | None) -> set[Facet]:

@@ -50,8 +50,8 @@ __all__ = [
 #: How many computers a decision that found a place explains: the chosen one and the next ones.
 EXPLAINED = 8
 
-#: At most so many computers that share what is asked for are looked at one by one; of more, those
-#: with the most free partitions are looked at first, until enough of them fit.
+#: When at most so many computers have a label, a capability or a size that is asked for, these are
+#: looked at; otherwise all are, the best first, until enough of them fit.
 SCANNED = 512
 
 
@@ -203,14 +203,14 @@ def _explained(candidates: Iterable[Candidate], judge: _Judge) -> tuple[Verdict,
 def _fitting(fleet: Fleet, judge: _Judge) -> Iterator[Candidate]:
     """Yield the computers that fit, the best first."""
     few = _few(fleet, judge.level)
-    if few is None or len(few) > SCANNED:
+    if few is None:
         return filter(judge.fits, _in_order(fleet, judge))
     fitting = filter(judge.fits, map(fleet.__getitem__, few))
     return iter(sorted(fitting, key=judge.order))
 
 
 def _few(fleet: Fleet, level: ServiceLevel) -> Collection[str] | None:
-    """Return computers among which are all that a request may go to; None for all."""
+    """Return few computers among which are all that a request may go to; None for many."""
     if level.computer_guid or level.instance_guid:
         only = level.computer_guid or level.instance_computer
         return (only,) if only in fleet else ()
@@ -218,7 +218,7 @@ def _few(fleet: Fleet, level: ServiceLevel) -> Collection[str] | None:
     facets += map(capability_facet, level.capabilities)
     if level.network_guid:
         facets.append(network_facet(level.network_guid))
-    return fleet.having(facets)
+    return fleet.few_with(facets, level.sizes, SCANNED)
 
 
 def _in_order(fleet: Fleet, judge: _Judge) -> Iterator[Candidate]:

@@ -42,11 +42,6 @@ def read_frequency(text: str) -> int | None:
     return _read(text, _FREQUENCY_UNITS)
 
 
-def show_count(amount: int) -> str:
-    """Return a number as text."""
-    return str(amount)
-
-
 def show_bytes(amount: int) -> str:
     """Return an amount of bytes in the largest unit that leaves at least 1, exactly if short."""
     for power, prefix in ((5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K")):

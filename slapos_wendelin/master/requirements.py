@@ -7,17 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from slapos_wendelin.master.candidates import (
-    Candidate,
-    Member,
-    partitions_with,
-)
-from slapos_wendelin.master.quantities import (
-    read_frequency,
-    show_bytes,
-    show_count,
-    show_frequency,
-)
+from slapos_wendelin.master.candidates import SIZES, Candidate, Member, partitions_with
+from slapos_wendelin.master.quantities import show_bytes, show_frequency
 from slapos_wendelin.master.service_level import (
     UNIQUE_BY_COMPUTER,
     UNIQUE_BY_NETWORK,
@@ -25,15 +16,11 @@ from slapos_wendelin.master.service_level import (
     label_name,
 )
 
-#: How the size that an SLA key asks for is found on a computer, and shown.
-_SIZES: dict[str, tuple[Callable[[Candidate], int | None], Callable[[int], str]]] = {
-    "cpu_core": (lambda each: each.cores, show_count),
-    "cpu_frequency": (
-        lambda each: read_frequency(each.labels.get("cpu_frequency", "")),
-        show_frequency,
-    ),
-    "memory_size": (lambda each: each.memory, show_bytes),
-    "storage_capacity": (lambda each: each.disk, show_bytes),
+_SHOW: dict[str, Callable[[int], str]] = {
+    "cpu_core": str,
+    "cpu_frequency": show_frequency,
+    "memory_size": show_bytes,
+    "storage_capacity": show_bytes,
 }
 
 
@@ -157,14 +144,14 @@ def _sizes(level: ServiceLevel) -> Iterator[Requirement]:
 
 def _size(key: str, least: int) -> Requirement:
     """Ask for at least so much of one kind."""
-    measured, show = _SIZES[key]
+    size_of, show = SIZES[key], _SHOW[key]
 
     def reason(candidate: Candidate) -> str:
-        size = measured(candidate)
+        size = size_of(candidate)
         found = "not known" if size is None else show(size)
         return f"{key} is {found}, asked for at least {show(least)}"
 
-    return Requirement(lambda each: (measured(each) or 0) >= least, reason)
+    return Requirement(lambda each: (size_of(each) or 0) >= least, reason)
 
 
 def _uniqueness(level: ServiceLevel, members: Sequence[Member]) -> Iterator[Requirement]:

@@ -101,33 +101,20 @@ def test_the_order_of_the_computers_and_members_has_no_influence(cloud, members,
 
 
 @given(clouds(), groups(), levels())
-def test_the_same_question_has_the_same_answer(cloud, members, level):
-    fleet = Fleet(cloud)
-    first, second = place(fleet, members, level), place(fleet, members, level)
-    assert (first.computer, first.partition) == (second.computer, second.partition)
-    assert first.verdicts == second.verdicts
-
-
-@given(clouds(), groups(), levels())
-def test_a_refusal_has_a_reason_for_each_computer_and_a_place_for_the_best(cloud, members, level):
+def test_every_computer_is_explained_when_refused_and_the_best_when_placed(cloud, members, level):
     decision = place(cloud, members, level)
     everything = explain(cloud, members, level)
     assert sorted(each.computer for each in everything) == sorted(c.reference for c in cloud)
     assert all(each.explanation for each in everything)
     assert all(bool(each.score) == each.eligible for each in everything)
+    fitting = {reference for (*_, reference), _ in scan(cloud, members, level)}
+    assert {each.computer for each in everything if each.eligible} == fitting
     if decision.computer is None:
         assert decision.verdicts == everything
         assert not any(each.eligible for each in everything)
     else:
         assert decision.verdicts == everything[: placement.EXPLAINED]
         assert decision.verdicts[0].computer == decision.computer
-
-
-@given(clouds(), groups(), levels())
-def test_reasons_are_told_exactly_where_there_are_some(cloud, members, level):
-    fitting = {reference for (*_, reference), _ in scan(cloud, members, level)}
-    verdicts = explain(cloud, members, level)
-    assert {each.computer for each in verdicts if each.eligible} == fitting
 
 
 @given(clouds(), st.integers(1, 30))
