@@ -103,5 +103,6 @@ def _complete(
         if "data-center" in values:
             sla["datacenter"] = values["data-center"]
         if "computer" in values:
-            sla = {"group": sla["group"], "computer_guid": values["computer"]}
+            sla.pop("datacenter", None)
+            sla["computer_guid"] = values["computer"]
     return Node(node.name, node.software_type, configuration, sla)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import registry
+from slapos_wendelin.master import registry, views
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import (
@@ -22,6 +22,7 @@ from slapos_wendelin.master.errors import (
 )
 from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, place
+from slapos_wendelin.master.service_level import kept_apart_as
 
 #: How many computers a refusal names.
 _EXPLAINED_COMPUTERS = 12
@@ -135,9 +136,11 @@ def _create(
 ) -> Instance:
     """Place a new instance."""
     tree = 0 if requester is None else requester.root_id
+    if level.instance_guid:
+        level = level.beside(_host_of(session, level.instance_guid))
     decision = place(
         registry.candidates(session),
-        _members(session, tree, level.group) if level.group else (),
+        _members(session, tree, level.group) if level.keeps_apart else (),
         level,
     )
     partition = _partition(session, decision, request.reference)
@@ -222,15 +225,29 @@ def _settle(session: Session, instance: Instance) -> None:
 
 
 def _members(session: Session, tree: int, group: str) -> list[Member]:
-    """Return the placed instances of a group: of one tree, or of the roots."""
-    placed = session.scalars(
-        select(Instance).where(Instance.tree_id == tree, Instance.live.is_(True))
-    )
+    """Return the placed instances of a group: of one tree, or of the roots.
+
+    Without a group they are all those of the tree, with its root.
+    """
+    inside = Instance.tree_id == tree
+    if not group:
+        if not tree:
+            return []
+        inside |= Instance.id == tree
+    placed = session.scalars(select(Instance).where(inside, Instance.live.is_(True)))
     return [
         Member(_home(instance).computer.reference, _home(instance).computer.datacenter)
         for instance in placed
-        if instance.sla.get("group") == group
+        if not group or kept_apart_as(instance.sla) == group
     ]
+
+
+def _host_of(session: Session, guid: str) -> str:
+    """Return the computer of the instance beside which another one shall be.
+
+    :raises UnknownError: when there is none, or it is gone.
+    """
+    return _home(views.find_instance(session, guid)).computer.reference
 
 
 def _home(instance: Instance) -> Partition:

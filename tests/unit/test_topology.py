@@ -84,10 +84,13 @@ def test_the_later_of_two_overrides_wins():
     assert nodes["dask-worker-1"].configuration["threads"] == 2
 
 
-def test_a_node_can_be_put_on_one_computer():
-    nodes = nodes_of(overrides={"neo-admin": {"computer": "paris-2"}})
-    assert nodes["neo-admin"].sla["computer_guid"] == "paris-2"
-    assert "spread" not in nodes["neo-admin"].sla
+def test_a_node_can_be_put_on_one_computer_and_still_counts_in_its_group():
+    nodes = nodes_of(data_centers=["tokyo"], overrides={"neo-admin": {"computer": "paris-2"}})
+    assert nodes["neo-admin"].sla == {
+        "spread": "datacenter",
+        "group": "tree/neo-admin",
+        "computer_guid": "paris-2",
+    }
 
 
 def test_a_pattern_that_names_no_node_is_refused():

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 from cheroot.server import HTTPServer
+from hypothesis import settings
 from master_cloud import Cloud
 
 from slapos_wendelin.master.server import MasterServer
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

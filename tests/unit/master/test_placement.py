@@ -4,195 +4,69 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from placement_clouds import GIB, SPREAD
 
-from slapos_wendelin.master.errors import InvalidRequestError
 from slapos_wendelin.master.placement import (
+    EXPLAINED,
     Candidate,
-    Decision,
+    Fleet,
     Member,
     ServiceLevel,
     natural_order,
     place,
+    unmet,
 )
 
-SPREAD = ServiceLevel(spread="datacenter", group="storage")
-
-datacenters = st.sampled_from(["paris", "tokyo", "virginia"])
+ONE, TWO = ("slappart0",), ("slappart0", "slappart1")
 
 
-@st.composite
-def clouds(draw: st.DrawFn) -> list[Candidate]:
-    """Return computers with names of their own, some full, some without partitions."""
-    names = draw(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8))
-    cloud = []
-    for name in names:
-        capacity = draw(st.integers(0, 4))
-        free = draw(st.integers(0, capacity))
-        cloud.append(
-            Candidate(
-                reference=name,
-                datacenter=draw(datacenters),
-                region=draw(st.sampled_from(["", "eu", "asia"])),
-                capacity=capacity,
-                free=tuple(f"slappart{index}" for index in range(free)),
-            )
-        )
-    return cloud
+def level(**sla: object) -> ServiceLevel:
+    """Read an SLA; ``__`` stands for a dot."""
+    return ServiceLevel.parse({key.replace("__", "."): value for key, value in sla.items()})
 
 
-@st.composite
-def levels(draw: st.DrawFn) -> ServiceLevel:
-    """Return service levels of every kind."""
-    group = draw(st.sampled_from(["", "storage"]))
-    return ServiceLevel(
-        computer_guid=draw(st.sampled_from(["", "", "", "a", "nowhere"])),
-        datacenters=tuple(draw(st.lists(datacenters, max_size=2))),
-        region=draw(st.sampled_from(["", "", "eu"])),
-        group=group,
-        spread=draw(st.sampled_from(["", "datacenter"])) if group else "",
-    )
-
-
-@st.composite
-def groups(draw: st.DrawFn) -> list[Member]:
-    """Return members of a group in the data centers."""
-    return [
-        Member(name, datacenter)
-        for name, datacenter in draw(
-            st.lists(st.tuples(st.sampled_from("abcdefgh"), datacenters), max_size=6)
-        )
-    ]
-
-
-def fill(cloud: list[Candidate], count: int, level: ServiceLevel) -> list[Decision]:
-    """Place instances of one group one after another, each seeing those before it."""
-    state = {each.reference: each for each in cloud}
-    members: list[Member] = []
-    decisions = []
-    for _ in range(count):
-        decision = place(state.values(), members, level)
-        decisions.append(decision)
-        if decision.computer is None:
-            break
-        chosen = state[decision.computer]
-        left = tuple(name for name in chosen.free if name != decision.partition)
-        state[chosen.reference] = Candidate(
-            chosen.reference, chosen.datacenter, chosen.region, {}, chosen.capacity, left
-        )
-        members.append(Member(chosen.reference, chosen.datacenter))
-    return decisions
-
-
-@given(clouds(), groups(), levels())
-def test_a_chosen_place_is_free_and_allowed(cloud, members, level):
-    decision = place(cloud, members, level)
-    if decision.computer is None:
-        assert decision.partition is None
-        return
-    chosen = next(each for each in cloud if each.reference == decision.computer)
-    assert decision.partition in chosen.free
-    assert level.computer_guid in {"", chosen.reference}
-    assert not level.datacenters or chosen.datacenter in level.datacenters
-    assert level.region in {"", chosen.region}
-
-
-@given(clouds(), groups(), levels())
-def test_a_refusal_means_that_no_computer_is_both_allowed_and_free(cloud, members, level):
-    if place(cloud, members, level).computer is None:
-        for each in cloud:
-            assert (
-                not each.free
-                or level.computer_guid not in {"", each.reference}
-                or (level.datacenters and each.datacenter not in level.datacenters)
-                or level.region not in {"", each.region}
-            )
-
-
-@given(clouds(), groups(), levels(), st.randoms())
-def test_the_order_of_the_computers_and_members_has_no_influence(cloud, members, level, random):
-    before = place(cloud, members, level)
-    random.shuffle(cloud)
-    random.shuffle(members)
-    assert place(cloud, members, level) == before
-
-
-@given(clouds(), groups(), levels())
-def test_every_computer_is_explained(cloud, members, level):
-    decision = place(cloud, members, level)
-    assert {verdict.computer for verdict in decision.verdicts} == {c.reference for c in cloud}
-    assert all(verdict.explanation for verdict in decision.verdicts)
-    assert all(bool(verdict.score) == verdict.eligible for verdict in decision.verdicts)
-
-
-@given(clouds(), st.integers(1, 30))
-def test_a_cloud_is_filled_to_its_capacity_and_never_over(cloud, count):
-    room = sum(len(each.free) for each in cloud)
-    placed = [
-        (decision.computer, decision.partition)
-        for decision in fill(cloud, count, SPREAD)
-        if decision.computer
-    ]
-    assert len(placed) == min(count, room)
-    assert len(set(placed)) == len(placed)
-
-
-@given(clouds(), st.integers(1, 12))
-def test_no_two_of_a_group_share_a_data_center_while_another_without_one_has_room(cloud, count):
-    home = {each.reference: each.datacenter for each in cloud}
-    open_datacenters = {each.datacenter for each in cloud if each.free}
-    chosen = [home[each.computer] for each in fill(cloud, count, SPREAD) if each.computer]
-    first = chosen[: len(open_datacenters)]
-    assert len(set(first)) == len(first)
-
-
-@given(clouds(), groups(), levels(), datacenters)
-def test_adding_a_computer_changes_nothing_but_in_its_own_favour(cloud, members, level, datacenter):
-    before = place(cloud, members, level)
-    new = Candidate("new", datacenter, "eu", capacity=1, free=("slappart0",))
-    after = place([*cloud, new], members, level)
-    assert after.computer in {before.computer, "new"}
-    if after.computer == before.computer:
-        assert after.partition == before.partition
+def reason(computer: Candidate, wanted: ServiceLevel, members: tuple[Member, ...] = ()) -> str:
+    """Return why a computer is refused."""
+    decision = place([computer], members, wanted)
+    assert decision.computer is None
+    (verdict,) = decision.verdicts
+    return verdict.explanation
 
 
 def test_spreading_counts_data_center_then_computer_then_room_then_name():
     members = [Member("paris-1", "paris"), Member("tokyo-1", "tokyo")]
-    one, two = ("slappart0",), ("slappart0", "slappart1")
-    busy = Candidate("paris-1", "paris", capacity=2, free=two)
-    idle = Candidate("paris-2", "paris", capacity=2, free=one)
+    busy = Candidate("paris-1", "paris", capacity=2, free=TWO)
+    idle = Candidate("paris-2", "paris", capacity=2, free=ONE)
     assert place([busy, idle], members, SPREAD).computer == "paris-2"
-    other = Candidate("virginia-1", "virginia", capacity=2, free=one)
+    other = Candidate("virginia-1", "virginia", capacity=2, free=ONE)
     assert place([busy, idle, other], members, SPREAD).computer == "virginia-1"
-    roomy = Candidate("virginia-2", "virginia", capacity=2, free=two)
+    roomy = Candidate("virginia-2", "virginia", capacity=2, free=TWO)
     assert place([busy, idle, other, roomy], members, SPREAD).computer == "virginia-2"
-    twin = Candidate("virginia-0", "virginia", capacity=2, free=two)
+    twin = Candidate("virginia-0", "virginia", capacity=2, free=TWO)
     assert place([other, roomy, twin], members, SPREAD).computer == "virginia-0"
 
 
-def test_without_spread_a_group_has_no_influence():
+def test_two_share_a_data_center_only_when_no_other_one_has_room():
+    cloud = [Candidate("paris-1", "paris", capacity=2, free=ONE), Candidate("tokyo-1", "tokyo")]
+    decision = place(cloud, [Member("paris-2", "paris")], SPREAD)
+    assert decision.computer == "paris-1"
+    assert decision.verdicts[0].explanation == (
+        "data center paris has 1 of group storage, the computer 0; 1 of 2 partitions free"
+    )
+
+
+def test_without_spread_the_members_have_no_influence():
     members = [Member("a", "paris")] * 3
     cloud = [
-        Candidate("a", "paris", capacity=2, free=("slappart0", "slappart1")),
-        Candidate("b", "tokyo", capacity=2, free=("slappart0",)),
+        Candidate("a", "paris", capacity=2, free=TWO),
+        Candidate("b", "tokyo", capacity=2, free=ONE),
     ]
     assert place(cloud, members, ServiceLevel(group="storage")).computer == "a"
-
-
-def test_explanations_say_what_was_asked_and_what_is():
-    cloud = [
-        Candidate("paris", "paris", capacity=8, free=()),
-        Candidate("tokyo", "tokyo", capacity=1, free=("slappart0",)),
-        Candidate("berlin", "paris"),
-    ]
-    verdicts = place(cloud, [], ServiceLevel(datacenters=("paris",))).verdicts
-    assert {verdict.computer: verdict.explanation for verdict in verdicts} == {
-        "paris": "full (8 of 8 partitions in use)",
-        "tokyo": "data center is tokyo, asked for paris",
-        "berlin": "no partitions (slapos node format has not run there)",
-    }
 
 
 def test_partitions_are_taken_in_the_order_people_count():
@@ -206,32 +80,191 @@ def test_any_names_can_be_ordered(names):
 
 
 @pytest.mark.parametrize(
-    ("sla", "expected"),
+    ("computer", "wanted", "expected"),
     [
-        ({}, ServiceLevel()),
-        ({"datacenter": "paris"}, ServiceLevel(datacenters=("paris",))),
-        ({"datacenter": "paris, tokyo"}, ServiceLevel(datacenters=("paris", "tokyo"))),
-        ({"datacenter": ["paris", "tokyo"]}, ServiceLevel(datacenters=("paris", "tokyo"))),
-        ({"spread": "datacenter", "group": "storage"}, SPREAD),
-    ],
-)
-def test_service_levels_are_read(sla, expected):
-    assert ServiceLevel.parse(sla) == expected
-
-
-@pytest.mark.parametrize(
-    ("sla", "message"),
-    [
+        ({"free": ()}, {}, "full (8 of 8 partitions in use)"),
         (
-            {"network_guid": "x"},
-            r"'network_guid' \(the known ones are computer_guid, datacenter, group",
+            {"capacity": 0, "free": ()},
+            {},
+            "no partitions (slapos node format has not run there)",
         ),
-        ({"spread": "rack", "group": "a"}, "'spread' is 'rack'"),
-        ({"spread": "datacenter"}, "there is no 'group'"),
-        ({"region": ["eu"]}, "'region' is"),
-        ({"datacenter": [1]}, "'datacenter' is"),
+        ({"state": "cordoned"}, {}, "cordoned"),
+        ({"state": "lost", "free": ()}, {}, "lost and full (8 of 8 partitions in use)"),
+        ({}, {"computer_guid": "paris-2"}, "asked for computer paris-2"),
+        (
+            {},
+            {"instance_guid": "SOFTINST-1"},
+            "asked for the computer of SOFTINST-1, which is on no computer",
+        ),
+        (
+            {"datacenter": "tokyo"},
+            {"datacenter": "paris,lyon"},
+            "data center is tokyo, asked for paris or lyon",
+        ),
+        ({}, {"region": "eu"}, "region is (none), asked for eu"),
+        ({"provider": "there"}, {"provider": "here"}, "provider is there, asked for here"),
+        ({"network": "net-1"}, {"network_guid": "net-2"}, "network is net-1, asked for net-2"),
+        ({}, {"storage_type": "ssd"}, "lacks storage_type=ssd"),
+        (
+            {"labels": {"storage_type": "hdd"}},
+            {"storage_type": "ssd"},
+            "lacks storage_type=ssd (has hdd)",
+        ),
+        ({"labels": {"rack": "6"}}, {"label__rack": "7"}, "lacks label.rack=7 (has 6)"),
+        ({}, {"group": "blue"}, "lacks group=blue"),
+        (
+            {"memory": 2 * GIB},
+            {"memory_size": "4GiB"},
+            "memory_size is 2 GiB, asked for at least 4 GiB",
+        ),
+        (
+            {},
+            {"storage_capacity": "1TiB"},
+            "storage_capacity is not known, asked for at least 1 TiB",
+        ),
+        ({"cores": 2}, {"cpu_core": 4}, "cpu_core is 2, asked for at least 4"),
+        (
+            {"labels": {"cpu_frequency": "2.4GHz"}},
+            {"cpu_frequency": "3000"},
+            "cpu_frequency is 2400 MHz, asked for at least 3000 MHz",
+        ),
+        (
+            {"capabilities": ("gpu",)},
+            {"capability": "gpu,ipv4"},
+            "lacks capability=ipv4",
+        ),
+        (
+            {"partition_capabilities": {"slappart7": ("ipv4",)}},
+            {"capability": "ipv4"},
+            "no free partition with capability=ipv4",
+        ),
+        (
+            {"datacenter": "tokyo", "free": ()},
+            {"datacenter": "paris"},
+            "data center is tokyo, asked for paris and full (8 of 8 partitions in use)",
+        ),
     ],
 )
-def test_a_wrong_service_level_is_named(sla, message):
-    with pytest.raises(InvalidRequestError, match=message):
-        ServiceLevel.parse(sla)
+def test_a_refused_computer_is_told_why(computer, wanted, expected):
+    candidate = replace(Candidate("it", capacity=8, free=TWO), **computer)
+    assert reason(candidate, level(**wanted)) == expected
+
+
+def test_computers_that_have_what_is_asked_for_are_taken():
+    rich = Candidate(
+        "rich",
+        "paris",
+        "eu",
+        {"storage_type": "ssd", "rack": "7", "group": "blue", "cpu_frequency": "3.2GHz"},
+        capacity=2,
+        free=TWO,
+        provider="here",
+        network="net-1",
+        capabilities=("gpu",),
+        partition_capabilities={"slappart1": ("ipv4",)},
+        cores=8,
+        memory=16 * GIB,
+        disk=500 * GIB,
+    )
+    poor = [Candidate(f"poor-{number}", capacity=2, free=TWO) for number in range(3)]
+    wanted = level(
+        datacenter=["paris", "tokyo"],
+        region="eu",
+        provider="here",
+        network_guid="net-1",
+        group="blue",
+        storage_type="ssd",
+        label__rack="7",
+        capability="gpu,ipv4",
+        cpu_core=8,
+        cpu_frequency=3200,
+        memory_size="16GiB",
+        storage_capacity="500 GB",
+    )
+    decision = place([*poor, rich], [], wanted)
+    assert (decision.computer, decision.partition) == ("rich", "slappart1")
+
+
+def test_an_instance_goes_beside_another_one():
+    cloud = [Candidate(name, capacity=1, free=ONE) for name in ("a", "b", "c")]
+    beside = level(instance_guid="SOFTINST-1").beside("b")
+    assert place(cloud, [], beside).computer == "b"
+    assert reason(cloud[0], beside) == "asked for the computer of SOFTINST-1, which is on b"
+
+
+def test_a_mode_is_kept_even_when_there_is_no_other_place():
+    members = (Member("a", "paris", "net-1"),)
+    here = Candidate("a", "paris", capacity=2, free=ONE, network="net-1")
+    beside = replace(here, reference="b")
+    by_computer = level(mode="unique_by_computer", group="storage")
+    by_network = level(mode="unique_by_network")
+    assert place([here, beside], members, by_computer).computer == "b"
+    assert reason(here, by_computer, members) == (
+        "hosts an instance of group storage already (unique_by_computer)"
+    )
+    assert reason(beside, by_network, members) == (
+        "its network net-1 has an instance of this tree already (unique_by_network)"
+    )
+    assert reason(replace(beside, network=""), by_network, members) == (
+        "its network is not known (unique_by_network)"
+    )
+
+
+def test_a_decision_among_many_explains_the_chosen_and_the_next_best():
+    cloud = [
+        Candidate(f"computer-{number}", capacity=50, free=tuple(map(str, range(number))))
+        for number in range(50)
+    ]
+    decision = place(Fleet(cloud), [], ServiceLevel())
+    assert decision.computers == 50
+    assert [each.computer for each in decision.verdicts] == [
+        f"computer-{number}" for number in range(49, 49 - EXPLAINED, -1)
+    ]
+    assert decision.verdicts[0].score == (0, 0, -49)
+    assert decision.verdicts[0].explanation == "49 of 50 partitions free"
+
+
+def test_a_refusal_among_many_explains_each_as_it_was_then():
+    cloud = [Candidate(f"computer-{number:02}", capacity=4) for number in range(50)]
+    fleet = Fleet(cloud)
+    decision = place(fleet, [], ServiceLevel())
+    fleet.put(replace(cloud[7], free=ONE))
+    fleet.remove("computer-08")
+    assert decision.computer is None
+    assert {each.computer: each.explanation for each in decision.verdicts} == {
+        each.reference: "full (4 of 4 partitions in use)" for each in cloud
+    }
+
+
+def test_a_place_stays_right_while_a_computer_is_full_or_takes_nothing_new():
+    for state in ("eligible", "cordoned"):
+        full = Candidate("a", "paris", capacity=2, state=state)
+        assert unmet(full, "slappart0", [], level(datacenter="paris")) == ()
+
+
+def test_a_place_is_wrong_on_a_computer_that_goes_or_no_longer_has_what_was_asked_for():
+    computer = Candidate(
+        "a", "paris", capacity=2, capabilities=("gpu",), memory=2 * GIB, state="draining"
+    )
+    wanted = level(datacenter="tokyo", memory_size="4GiB", capability="ipv4,gpu")
+    assert unmet(computer, "slappart0", [], wanted) == (
+        "draining",
+        "data center is paris, asked for tokyo",
+        "memory_size is 2 GiB, asked for at least 4 GiB",
+        "slappart0 lacks capability=ipv4",
+    )
+
+
+def test_a_place_beside_another_of_the_group_is_wrong_once_another_data_center_has_room():
+    here = Candidate("paris-1", "paris", capacity=2)
+    others = [Member("paris-2", "paris"), Member("tokyo-1", "tokyo")]
+    fleet = Fleet([here, Candidate("tokyo-1", "tokyo", capacity=2, free=ONE)])
+    assert unmet(here, "slappart0", others, SPREAD, fleet) == ()
+    fleet.put(Candidate("virginia-1", "virginia", capacity=2))
+    assert unmet(here, "slappart0", others, SPREAD, fleet) == ()
+    fleet.put(Candidate("virginia-1", "virginia", capacity=2, free=ONE))
+    assert unmet(here, "slappart0", others, SPREAD, fleet) == (
+        "data center paris has 1 more of group storage, virginia has 0 and room",
+    )
+    pinned = replace(SPREAD, computer_guid="paris-1")
+    assert unmet(here, "slappart0", others, pinned, fleet) == ()
