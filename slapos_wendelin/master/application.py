@@ -17,6 +17,7 @@ from slapos_wendelin.master import api, hateoas, protocol, registry_api
 from slapos_wendelin.master.context import EXTENSION, Context, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
+from slapos_wendelin.master.fleet_cache import FleetCache
 from slapos_wendelin.master.presence import LOST_AFTER, Presence
 
 #: The largest body that is read, in bytes.
@@ -40,7 +41,9 @@ def create_application(database: Database, lost_after: float = LOST_AFTER) -> Fl
     application = Flask(__name__)
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
-    application.extensions[EXTENSION] = Context(database, Presence(database, lost_after))
+    presence = Presence(database, lost_after)
+    fleet = FleetCache(presence.is_silent, lost_after)
+    application.extensions[EXTENSION] = Context(database, presence, fleet)
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_check_size)

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 from flask import current_app, g, request
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ForbiddenError
+from slapos_wendelin.master.fleet_cache import FleetCache
 from slapos_wendelin.master.presence import Presence
 
 OPERATOR = "operator"
@@ -44,14 +47,25 @@ class Context:
 
     database: Database
     presence: Presence
+    fleet: FleetCache
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
         return self.database.reading()
 
-    def writing(self) -> AbstractContextManager[Session]:
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
         """Give a session whose changes are kept as the caller's."""
-        return self.database.writing(str(g.caller))
+        with self.database.writing(str(g.caller)) as session:
+            fleet_cache.keep_in(session, self.fleet)
+            yield session
+
+    @contextmanager
+    def trying(self) -> Iterator[Session]:
+        """Give a session of which nothing is kept."""
+        with self.database.trying(str(g.caller)) as session:
+            fleet_cache.keep_in(session, self.fleet)
+            yield session
 
 
 def context() -> Context:

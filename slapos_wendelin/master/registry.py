@@ -16,7 +16,6 @@ from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.due import touch_software
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, UnknownError
 from slapos_wendelin.master.models import Computer, Instance, Partition, Software
-from slapos_wendelin.master.placement import Candidate
 
 
 def computer(session: Session, reference: str) -> Computer:
@@ -129,33 +128,6 @@ def find_software(session: Session, host: Computer, url: str) -> Software | None
     return session.scalar(
         select(Software).where(Software.computer_id == host.id, Software.url == url)
     )
-
-
-def candidates(session: Session) -> list[Candidate]:
-    """Return every computer as placement sees it."""
-    hosts = session.scalars(select(Computer)).all()
-    rows = session.execute(
-        select(Partition.computer_id, Partition.reference, Instance.id)
-        .outerjoin(Instance, Instance.partition_id == Partition.id)
-        .where(Partition.offered)
-    ).all()
-    capacity: dict[int, int] = {}
-    free: dict[int, list[str]] = {}
-    for computer_id, reference, instance_id in rows:
-        capacity[computer_id] = capacity.get(computer_id, 0) + 1
-        if instance_id is None:
-            free.setdefault(computer_id, []).append(reference)
-    return [
-        Candidate(
-            reference=host.reference,
-            datacenter=host.datacenter,
-            region=host.region,
-            labels=host.labels,
-            capacity=capacity.get(host.id, 0),
-            free=tuple(free.get(host.id, ())),
-        )
-        for host in hosts
-    ]
 
 
 def users_of(session: Session, host: Computer, url: str) -> Sequence[Instance]:
