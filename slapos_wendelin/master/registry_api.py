@@ -10,8 +10,9 @@ from typing import Any
 from flask import Blueprint, request
 from sqlalchemy import select
 
-from slapos_wendelin.master import computers, registry, status, views
+from slapos_wendelin.master import computers, moves, registry, status, views
 from slapos_wendelin.master.arguments import json_body, number
+from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.computer_fields import FIELDS, SIZES, USES, check_measurement
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.models import Computer
@@ -91,6 +92,18 @@ def get_due(reference: str) -> dict[str, Any]:
         return {"number": after, "software": [], "instances": []}
     with database.reading() as session:
         return views.due_view(registry.computer(session, reference), after)
+
+
+@blueprint.post("/instances/<path:reference>/move")
+def move_instance(reference: str) -> dict[str, Any]:
+    """Place an instance anew."""
+    computer = json_body("computer").get("computer")
+    target = None if computer is None else check_name(computer, "computer")
+    with context().writing() as session:
+        instance = views.find_instance(session, reference)
+        left = views.place_view(instance)
+        moves.move(session, instance, target)
+        return {"from": left, "to": views.place_view(instance), "placement": instance.placement}
 
 
 @blueprint.get("/status")
