@@ -84,7 +84,6 @@ class FleetCache:
 
     def fleet(self, session: Session) -> Fleet:
         """Return the fleet as the session's transaction sees the database."""
-        session.flush()
         first = first_number(session)
         stale = set(self._stale)
         rows = session.execute(
