@@ -9,6 +9,8 @@ from pathlib import Path
 def write_atomically(path: Path, text: str, *, secret: bool = False) -> None:
     """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
 
+    What was written is there to stay when this returns.
+
     :param secret: let only the owner read it.
     """
     temporary = path.with_name(f".{path.name}.new")
@@ -19,3 +21,8 @@ def write_atomically(path: Path, text: str, *, secret: bool = False) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

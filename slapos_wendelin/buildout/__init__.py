@@ -4,6 +4,7 @@
 
 from typing import TYPE_CHECKING
 
+from slapos_wendelin import slap_trust
 from slapos_wendelin.buildout import patches
 from slapos_wendelin.buildout.base_location import bind_base_locations
 
@@ -16,6 +17,7 @@ def extension(buildout: "Buildout") -> None:
 
     :raises ProfileError: zc.buildout is not of the supported major version.
     """
+    slap_trust.install()
     patches.check_version()
     patches.apply()
     bind_base_locations(buildout)

@@ -9,18 +9,68 @@ from entry points is not defined, so ours are put in after all others.
 
 from __future__ import annotations
 
+import argparse
+import configparser
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from slapos.cli import entry
 
+from slapos_wendelin import slap_trust
+from slapos_wendelin.cli.module_files import accept_module_names
 from slapos_wendelin.cli.request import RequestCommand
+from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
 COMMANDS = {"request": RequestCommand}
 
 
+class Application(entry.SlapOSApp):
+    """slapos.core's, whose commands know the master's authority and tell our errors briefly."""
+
+    def prepare_to_run_command(self, cmd: Any) -> None:
+        """Prepare a command just before it runs."""
+        super().prepare_to_run_command(cmd)
+        cmd.run = _briefly(cmd.run)
+        if hasattr(cmd, "fetch_config"):
+            cmd.fetch_config = _with_authority(cmd.fetch_config)
+
+
+def _briefly(run: Any) -> Any:
+    """Let a command tell our errors on one line with their remedy, and others as it did."""
+
+    def run_briefly(arguments: argparse.Namespace) -> int:
+        try:
+            return int(run(arguments) or 0)
+        except WendelinError as error:
+            print(f"slapos: {error.message}", file=sys.stderr)
+            if error.remedy:
+                print(f"  remedy: {error.remedy}", file=sys.stderr)
+            return error.exit_status
+
+    return run_briefly
+
+
+def _with_authority(fetch_config: Any) -> Any:
+    """Let a command, and the programs that it starts, use the authority of its configuration."""
+
+    def fetch(arguments: argparse.Namespace) -> configparser.ConfigParser:
+        configuration: configparser.ConfigParser = fetch_config(arguments)
+        named = configuration.get("slapos", "master_ca_file", fallback="")
+        if named:
+            os.environ[AUTHORITY_VARIABLE] = str(Path(named).expanduser().absolute())
+        return configuration
+
+    return fetch
+
+
 def main() -> int:
     """Run the slapos command."""
-    application = entry.SlapOSApp()
+    slap_trust.install()
+    accept_module_names()
+    application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)
     return int(application.run(sys.argv[1:] or ["-h"]) or 0)

@@ -14,13 +14,13 @@ import yaml
 from slapos.cli.config import ConfigError
 from slapos.cli.request import RequestCommand as StockRequestCommand
 from slapos.cli.request import getParametersFromFile, parse_option_dict
-from slapos.client import ClientConfig
 from slapos.slap import ResourceNotReady, slap
 from slapos.slap.slap import NotFoundError as SlapNotFoundError
 from slapos.slap.slap import ServerError
 from slapos.util import SoftwareReleaseSchema, SoftwareReleaseSerialisation
 
 from slapos_wendelin import parameters
+from slapos_wendelin.cli.connection import client_settings, connect
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
 from slapos_wendelin.master.client import MasterClient, NotFoundError
 
@@ -56,8 +56,8 @@ class RequestCommand(StockRequestCommand):
             return 1
 
     def _request(self, args: argparse.Namespace) -> int:
-        configuration = ClientConfig(args, self.fetch_config(args))
-        master = MasterClient(configuration.master_url)
+        configuration = client_settings(args, self.fetch_config(args))
+        master = connect(configuration)
         release_url, software_type, defaults = _find_release(master, args)
         previous = _current_parameters(master, args.reference)
         schema = _schema(release_url, software_type)

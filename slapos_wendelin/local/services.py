@@ -136,7 +136,7 @@ class Services:
         python = sys.executable
         database = self.home.data / "master.sqlite"
         master = f"{python} -m slapos_wendelin.master --database {database}"
-        programs = {"master": f"{master} --listen {self.home.master_address}"}
+        programs = {"master": f"{master} --plain --listen {self.home.master_address}"}
         for name in DATA_CENTERS:
             configuration = self.home.computer_configuration(name)
             programs[name] = f"{python} -m slapos_wendelin.node --configuration {configuration}"

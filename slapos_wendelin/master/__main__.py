@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts a master: ``python -m slapos_wendelin.master --database FILE --listen ADDRESS:PORT``."""
+"""Starts a master.
+
+``python -m slapos_wendelin.master --database FILE --listen ADDRESS:PORT --authority FOLDER``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.errors import ListenError
 from slapos_wendelin.master.server import MasterServer, log_formatter
 
@@ -27,7 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _configure_log(options.log_level)
     try:
         host, port = split_listen(options.listen)
-        server = MasterServer(options.database, host, port)
+        server = MasterServer(
+            options.database,
+            host,
+            port,
+            authority=Authority(options.authority) if options.authority else None,
+            names=options.name,
+            plain=options.plain,
+        )
     except WendelinError as error:
         print(f"slapos master: {error}", file=sys.stderr)
         return error.exit_status
@@ -77,6 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--database", required=True, type=Path, metavar="FILE")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
+    parser.add_argument(
+        "--authority",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of the certificate authority, made when it is new",
+    )
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="a host name or address under which the master is called (may be repeated)",
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="listen in clear; on loopback only, for tests"
+    )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )

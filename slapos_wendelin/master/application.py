@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, protocol, registry_api
+from slapos_wendelin.master import api, hateoas, json_rpc, protocol, registry_api
 from slapos_wendelin.master.context import EXTENSION, Context, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
@@ -50,6 +50,7 @@ def create_application(database: Database, lost_after: float = LOST_AFTER) -> Fl
     application.after_request(_log_request)
     for blueprint in (
         protocol.blueprint,
+        json_rpc.blueprint,
         hateoas.blueprint,
         api.blueprint,
         registry_api.blueprint,
@@ -102,6 +103,8 @@ def _log_request(response: Response) -> Response:
 def _tell_refusal(error: WendelinError) -> Response:
     """Answer with an error's own status."""
     status = error.status if isinstance(error, MasterError) else 500
+    if json_rpc.is_method(request.path):
+        status = json_rpc.refusal_status(error, status)
     _log.warning("refused path=%s status=%d error=%s", request.path, status, error)
     return _answer(status, error.message, error.remedy)
 
@@ -139,7 +142,7 @@ def _tell_failure(error: Exception) -> Response:
 
 
 def _answer(status: int, message: str, remedy: str) -> Response:
-    """Return an error as JSON below /v1, elsewhere as text and as the reason phrase.
+    """Return an error as JSON below /v1 and of a JSON-RPC method, else as text and reason phrase.
 
     The reason phrase is all that the slap library shows of an error.
     """
@@ -148,6 +151,8 @@ def _answer(status: int, message: str, remedy: str) -> Response:
         response.status_code = status
         return response
     whole = f"{message} ({remedy})" if remedy else message
+    if json_rpc.is_method(request.path):
+        return json_rpc.refusal(status, whole)
     response = Response(whole, mimetype="text/plain")
     reason = " ".join(whole.encode("ascii", "replace").decode().split())
     if len(reason) > _REASON_LIMIT:

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import requests
 
+from slapos_wendelin import trust
 from slapos_wendelin.errors import WendelinError
 
 Document = dict[str, Any]
@@ -39,21 +41,33 @@ class MasterClient:
     """Calls the /v1 API of one master.
 
     Every method raises `MasterUnreachableError` when the master does not answer in time,
-    `NotFoundError` for what it does not know and `MasterAnswerError` for every other refusal. One
-    client serves one thread.
+    `UntrustedMasterError` when something else than the master answers, `NotFoundError` for what it
+    does not know and `MasterAnswerError` for every other refusal. One client serves one thread.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 30.0,
+        *,
+        ca_file: Path | str | None = None,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
+    ) -> None:
         """Make a client; nothing is sent yet.
 
         :param url: the master's URL, the same as the slap protocol's.
         :param timeout: how long to wait for an answer, in seconds.
+        :param ca_file: the certificate of the master's authority; not needed when it follows the
+            client's own in the file of that.
+        :param certificate: the file of the client's certificate.
+        :param key: the file of its key.
+        :raises UntrustedMasterError: when there is nothing to recognise the master by.
         """
         self.url = url.rstrip("/")
         self._timeout = timeout
-        self._session = requests.Session()
-        # A proxy of the environment is none of the master's business.
-        self._session.trust_env = False
+        files = [None if each is None else str(each) for each in (ca_file, certificate, key)]
+        self._session = trust.session_for(self.url, *files)
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +198,9 @@ class MasterClient:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
+            refusal = trust.untrusted(self.url, error)
+            if refusal is not None:
+                raise refusal from error
             raise MasterUnreachableError(
                 f"the master at {self.url} does not answer: {_reason(error)}",
                 "start it, or correct the URL",

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from slapos.slap.slap import Computer as SlapComputer
@@ -12,6 +13,7 @@ from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareReleas
 
 from slapos_wendelin.master.checks import DESTROYED, STARTED
 from slapos_wendelin.master.models import Computer, Instance, Partition
+from slapos_wendelin.master.shared import instances_of, place_of, timestamp_text
 
 _Document = TypeVar("_Document")
 
@@ -68,7 +70,7 @@ def partition_document(place: Partition) -> ComputerPartition:
 
 def instance_document(instance: Instance) -> SoftwareInstance:
     """Return an instance as its requester sees it."""
-    place = instance.partition
+    place = place_of(instance)
     return SoftwareInstance(
         _instance_guid=instance.guid,
         _requested_state=instance.state,
@@ -85,6 +87,38 @@ def instance_document(instance: Instance) -> SoftwareInstance:
     )
 
 
+def instance_fields(instance: Instance) -> dict[str, Any]:
+    """Return an instance as the JSON-RPC methods show it."""
+    place = place_of(instance)
+    return {
+        "title": instance.reference,
+        "instance_guid": instance.guid,
+        "software_release_uri": instance.software_release,
+        "software_type": instance.software_type,
+        "state": instance.state,
+        "connection_parameters": instance.connection,
+        "parameters": instance.parameters,
+        "shared": instance.shared,
+        "root_instance_title": root_title(instance),
+        "ip_list": [] if place is None else place.addresses,
+        "full_ip_list": [],
+        "sla_parameters": instance.sla,
+        "computer_guid": "" if place is None else place.computer.reference,
+        "compute_partition_id": "" if place is None else place.reference,
+        "processing_timestamp": instance.number,
+        "access_status_message": access_status(instance) if has_reported(instance) else "",
+    }
+
+
+def computer_status(host: Computer, contacted_at: float | None) -> dict[str, Any]:
+    """Return when a computer was last in contact, as SlapOS masters give it."""
+    if contacted_at is None:
+        return {"user": host.reference, "text": "#error no data found"}
+    when = datetime.fromtimestamp(contacted_at, UTC).isoformat(timespec="seconds")
+    text = f"#access Computer was last in contact at {when}"
+    return {"user": host.reference, "text": text, "created_at": when}
+
+
 def absent_document() -> SoftwareInstance:
     """Return what a requester sees of an instance to destroy that never was."""
     return SoftwareInstance(
@@ -96,6 +130,11 @@ def absent_document() -> SoftwareInstance:
         slap_computer_id="",
         slap_computer_partition_id="",
     )
+
+
+def has_reported(instance: Instance) -> bool:
+    """Say whether anything was reported of an instance yet."""
+    return bool(instance.error or instance.reported_state)
 
 
 def access_status(instance: Instance) -> str:
@@ -110,23 +149,29 @@ def access_status(instance: Instance) -> str:
 
 def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:
     """Return the instance's parameters with those that the slap protocol adds."""
-    root = instance
-    while root.requester is not None:
-        root = root.requester
+    root = root_title(instance)
     return {
         **instance.parameters,
         "instance_title": instance.reference,
-        "root_instance_title": root.reference,
-        "root_instance_short_title": root.reference,
+        "root_instance_title": root,
+        "root_instance_short_title": root,
         "slap_software_type": instance.software_type,
         "slap_software_release_url": instance.software_release,
         "slap_computer_id": place.computer.reference,
         "slap_computer_partition_id": place.reference,
-        "slave_instance_list": [],
+        "slave_instance_list": instances_of(instance),
         "ip_list": [tuple(pair) for pair in place.addresses],
         "full_ip_list": [],
-        "timestamp": str(instance.number),
+        "timestamp": timestamp_text(instance.number),
     }
+
+
+def root_title(instance: Instance) -> str:
+    """Return the name of the root of an instance's tree."""
+    root = instance
+    while root.requester is not None:
+        root = root.requester
+    return root.reference
 
 
 def _release(url: str, computer: str, state: str | None = None) -> SoftwareRelease:

@@ -75,9 +75,10 @@ def touch_computer(session: Session, computer: Computer) -> int:
 
 
 def touch_instance(session: Session, instance: Instance) -> None:
-    """Make the instance's partition due on whatever computer it is."""
-    if instance.partition is not None:
-        instance.number = touch_computer(session, instance.partition.computer)
+    """Make the instance's partition due on whatever computer it is, or that of its provider."""
+    host = instance.provider if instance.shared else instance
+    if host is not None and host.partition is not None:
+        host.number = instance.number = touch_computer(session, host.partition.computer)
 
 
 def touch_software(session: Session, software: Software) -> None:

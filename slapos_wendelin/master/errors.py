@@ -76,3 +76,7 @@ class DatabaseError(WendelinError):
 
 class ListenError(WendelinError):
     """The master cannot listen where it was told to."""
+
+
+class AuthorityError(WendelinError):
+    """The master's certificate authority cannot be used."""

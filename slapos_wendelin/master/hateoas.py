@@ -132,7 +132,7 @@ def _tree_fields(instance: Instance) -> dict[str, Any]:
         ],
         "url_string": instance.software_release,
         "source_reference": instance.software_type,
-        "root_slave": 0,
+        "root_slave": int(instance.shared),
         "news": {"instance": [{"text": access_status(instance)}]},
     }
 

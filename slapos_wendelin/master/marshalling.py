@@ -11,7 +11,8 @@ entities are defined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import unescape
 
@@ -31,6 +32,9 @@ _SCALARS: dict[str, Callable[[str], object]] = {
     "bool": lambda text: bool(int(text)),
     "none": lambda _: None,
 }
+
+#: The characters that no XML document can hold.
+NOT_FOR_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 _COLLECTIONS = frozenset({"dictionary", "list", "tuple"})
 
@@ -91,17 +95,32 @@ def load_dictionary(xml: str, field: str) -> dict[str, Any]:
 def load_texts(xml: str, field: str) -> dict[str, str]:
     """Return the dictionary of texts that a document holds; numbers and booleans become text.
 
-    :raises InvalidRequestError: as `load_dictionary`, and when a value is a list or a dictionary.
+    :raises InvalidRequestError: as `load_dictionary`, and as `texts`.
     """
-    texts = {}
-    for key, value in load_dictionary(xml, field).items():
+    return texts(load_dictionary(xml, field), field)
+
+
+def texts(values: Mapping[str, Any], field: str) -> dict[str, str]:
+    """Return values as texts: numbers and booleans become text, nothing becomes an empty one.
+
+    :raises InvalidRequestError: when a value is a list or a dictionary, or a text holds what XML
+        cannot: every client reads it as XML.
+    """
+    result = {}
+    for key, value in values.items():
         if isinstance(value, list | tuple | dict):
             raise InvalidRequestError(
                 f"{field}: {key!r} is a {type(value).__name__}",
                 "send nested values as one JSON text under the key '_'",
             )
-        texts[key] = "" if value is None else str(value)
-    return texts
+        text = "" if value is None else str(value)
+        if wrong := NOT_FOR_XML.search(key) or NOT_FOR_XML.search(text):
+            raise InvalidRequestError(
+                f"{field}: {key!r} holds the character {wrong[0]!r}",
+                "send text without control characters",
+            )
+        result[key] = text
+    return result
 
 
 class _Reader:

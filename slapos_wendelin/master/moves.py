@@ -85,13 +85,16 @@ def _level(session: Session, instance: Instance, target: str | None) -> ServiceL
 
 
 def _forget_run(session: Session, instance: Instance) -> None:
-    """Forget what was reported and published from the old place, and tell those who read it."""
-    instance.reported_state = ""
-    instance.reported_at = None
-    instance.reported_number = 0
-    instance.error = ""
-    instance.error_at = None
+    """Forget what was reported and published from the old place, and tell those who read it.
+
+    What it hosts for others has left with it.
+    """
     for each in (instance, *instance.shared_instances):
+        each.reported_state = ""
+        each.reported_at = None
+        each.reported_number = 0
+        each.error = ""
+        each.error_at = None
         each.connection = {}
         if each.requester is not None:
             touch_instance(session, each.requester)

@@ -11,6 +11,8 @@ from typing import cast
 
 from flask import Blueprint, Response, request
 from slapos.util import dumps
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import computers, registry, reports
 from slapos_wendelin.master import requests as instance_requests
@@ -24,23 +26,26 @@ from slapos_wendelin.master.checks import (
     check_name,
     check_state,
     check_url,
+    shown,
 )
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.documents import (
     absent_document,
+    access_status,
     computer_document,
+    computer_status,
     instance_document,
     partition_document,
 )
-from slapos_wendelin.master.errors import InvalidRequestError, NotSupportedError
+from slapos_wendelin.master.errors import InvalidRequestError
 from slapos_wendelin.master.marshalling import load, load_dictionary, load_texts
-from slapos_wendelin.master.models import Product
+from slapos_wendelin.master.models import Instance, Product
+from slapos_wendelin.master.renaming import rename
+from slapos_wendelin.master.requesting import NONE, requesting_partition
+from slapos_wendelin.master.shared import hosted_instance
 from slapos_wendelin.master.usage import read_usage
 
 blueprint = Blueprint("protocol", __name__)
-
-#: What the slap library sends in a form for None.
-_NONE = "None"
 
 _NOTHING = "<marshal><none/></marshal>"
 _EMPTY = "<marshal><dictionary/></marshal>"
@@ -70,10 +75,6 @@ def register_computer_partition() -> Response:
 @blueprint.post("/requestComputerPartition")
 def request_computer_partition() -> Response:
     """Create, change, stop or destroy an instance for a user or for another instance."""
-    if load(request.form.get("shared_xml", _NOTHING), "shared_xml"):
-        raise NotSupportedError(
-            "shared instances are not supported", "request an instance of its own instead"
-        )
     state = load(request.form.get("state", _NOTHING), "state")
     sla = load_dictionary(request.form.get("filter_xml", _EMPTY), "filter_xml")
     wanted = instance_requests.InstanceRequest(
@@ -86,12 +87,11 @@ def request_computer_partition() -> Response:
             "partition_parameter_xml",
         ),
         sla=sla,
+        shared=_truth("shared_xml"),
     )
-    computer, partition = _optional("computer_id"), _optional("computer_partition_id")
+    place = requesting_partition()
     with context().writing() as session:
-        requester = None
-        if computer or partition:
-            requester = instance_requests.requester_of(session, computer, partition)
+        requester = None if place is None else instance_requests.requester_of(session, *place)
         instance = instance_requests.request_instance(session, wanted, requester)
         session.flush()
         return _xml(absent_document() if instance is None else instance_document(instance))
@@ -99,13 +99,10 @@ def request_computer_partition() -> Response:
 
 @blueprint.post("/setComputerPartitionConnectionXml")
 def set_computer_partition_connection_xml() -> str:
-    """Keep what an instance publishes."""
-    if _optional("slave_reference"):
-        raise NotSupportedError("shared instances are not supported", "publish without a slave")
+    """Keep what an instance publishes, for itself or for a shared instance that it hosts."""
     connection = load_texts(_field("connection_xml"), "connection_xml")
     with context().writing() as session:
-        instance = registry.instance_in(session, *_partition_fields())
-        reports.set_connection(session, instance, connection)
+        reports.set_connection(session, _named_instance(session), connection)
     return "OK"
 
 
@@ -125,16 +122,24 @@ def stopped_computer_partition() -> str:
 def destroyed_computer_partition() -> str:
     """Free the partition of an instance that was to be destroyed."""
     with context().writing() as session:
-        reports.report_destroyed(session, *_partition_fields())
+        reports.report_destroyed(session, registry.partition(session, *_partition_fields()))
     return "OK"
 
 
 @blueprint.post("/softwareInstanceError")
 def software_instance_error() -> str:
-    """Keep the error of an instance."""
+    """Keep the error of an instance, or of a shared instance that it hosts."""
     with context().writing() as session:
-        instance = registry.instance_in(session, *_partition_fields())
-        reports.report_error(instance, request.form.get("error_log", ""))
+        reports.report_error(_named_instance(session), request.form.get("error_log", ""))
+    return "OK"
+
+
+@blueprint.post("/softwareInstanceRename")
+def software_instance_rename() -> str:
+    """Rename an instance, or a shared instance that it hosts."""
+    name = check_name(_field("new_name"), "the new name")
+    with context().writing() as session:
+        rename(session, _named_instance(session), name)
     return "OK"
 
 
@@ -151,7 +156,7 @@ def computer_bang() -> Response:
     """Make every instance of the computer due."""
     with context().writing() as session:
         reports.bang_computer(session, registry.computer(session, _field("computer_id")))
-    return _xml("OK")
+    return _xml("")
 
 
 @blueprint.post("/updateComputerPartitionRelatedInstanceList")
@@ -234,23 +239,61 @@ def get_computer_partition_certificate() -> Response:
     return _xml({"certificate": "", "key": ""})
 
 
+@blueprint.get("/getComputerStatus")
+def get_computer_status() -> Response:
+    """Tell when a computer was last in contact."""
+    with context().reading() as session:
+        host = registry.computer(session, _argument("computer_id"))
+        return _xml(computer_status(host, context().presence.last(host)))
+
+
+@blueprint.get("/getComputerPartitionStatus")
+def get_computer_partition_status() -> Response:
+    """Tell what was last reported of the instance in a partition."""
+    with context().reading() as session:
+        instance = registry.instance_in(
+            session, _argument("computer_id"), _argument("computer_partition_id")
+        )
+        return _xml({"user": instance.guid, "text": access_status(instance)})
+
+
+@blueprint.get("/getHostingSubscriptionIpList")
+def get_hosting_subscription_ip_list() -> Response:
+    """Give the addresses of all partitions of the tree of which the instance is."""
+    with context().reading() as session:
+        instance = registry.instance_in(
+            session, _argument("computer_id"), _argument("computer_partition_id")
+        )
+        places = [each.partition for each in reports.placed_instances(session, instance.root_id)]
+        return _xml([tuple(pair) for place in places if place for pair in place.addresses])
+
+
 @blueprint.get("/getSoftwareReleaseListFromSoftwareProduct")
 def get_software_release_list_from_software_product() -> Response:
-    """Give the release URL of a product in a list, which is empty for an unknown one."""
-    if "software_product_reference" not in request.args:
-        raise NotSupportedError(
-            "releases cannot be looked up by software_release_url",
-            "send software_product_reference",
+    """Give the release URL of a product, or of those that have that URL; a list, often empty."""
+    reference = request.args.get("software_product_reference")
+    url = request.args.get("software_release_url")
+    if (reference is None) == (url is None):
+        raise InvalidRequestError(
+            "a product is looked up by one of software_product_reference and software_release_url",
+            "send one of them",
         )
+    condition = Product.release_url == url if reference is None else Product.name == reference
     with context().reading() as session:
-        product = session.get(Product, request.args["software_product_reference"])
-        return _xml([] if product is None else [product.release_url])
+        return _xml(list(session.scalars(select(Product.release_url).where(condition).distinct())))
 
 
 @blueprint.get("/getHateoasUrl")
 def get_hateoas_url() -> Response:
     """Give the address of the routes that ``slapos service`` and ``slapos computer`` read."""
     return Response(f"{request.host_url}hateoas/", mimetype="text/plain")
+
+
+def _named_instance(session: Session) -> Instance:
+    """Return the instance in the partition that the form names, or a shared one that it hosts."""
+    instance = registry.instance_in(session, *_partition_fields())
+    reference = _optional("slave_reference")
+    return hosted_instance(instance, reference) if reference else instance
 
 
 def _report(state: str) -> str:
@@ -282,9 +325,17 @@ def _field(name: str) -> str:
 
 
 def _optional(name: str) -> str:
-    """Return a form field, or nothing."""
-    value = request.form.get(name, "")
-    return "" if value == _NONE else value
+    """Return a form field or query argument, or nothing."""
+    value = request.values.get(name, "")
+    return "" if value == NONE else value
+
+
+def _truth(name: str) -> bool:
+    """Return a form field that holds true, or something empty for false."""
+    value = load(request.form.get(name, _NOTHING), name)
+    if value and value is not True:
+        raise InvalidRequestError(f"{name} is {shown(value)}", "send true or false")
+    return bool(value)
 
 
 def _argument(name: str) -> str:

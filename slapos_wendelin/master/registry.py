@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import computers
-from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name
+from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, shown
 from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.due import touch_software
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, UnknownError
-from slapos_wendelin.master.models import Computer, Instance, Partition, Software
+from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Partition, Software
+
+_GUID = re.compile(GUID_PREFIX + "([0-9]{1,18})")
 
 
 def computer(session: Session, reference: str) -> Computer:
@@ -44,7 +47,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
     )
     if found is None:
         raise UnknownError(
-            f"computer {computer_reference!r} has no partition {reference!r}",
+            f"computer {shown(computer_reference)} has no partition {shown(reference)}",
             "run `slapos node format` there",
         )
     return found
@@ -61,21 +64,56 @@ def instance_in(session: Session, computer_reference: str, reference: str) -> In
     return instance
 
 
+def instance(session: Session, guid: str, gone: bool = False) -> Instance:
+    """Return an instance by its guid.
+
+    :param gone: whether one that has been destroyed counts too.
+    :raises UnknownError: when there is none.
+    """
+    match = _GUID.fullmatch(guid)
+    found = session.get(Instance, int(match[1])) if match else None
+    if found is None or (found.destroyed_at is not None and not gone):
+        raise UnknownError(
+            f"there is no instance {shown(guid)}", "give the guid of one that exists"
+        )
+    return found
+
+
 def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Computer:
     """Take over what ``slapos node format`` measured, registering the computer when it is new.
 
-    A partition that is missing from the configuration is forgotten when it is free, and kept, but
-    not offered, while an instance is in it.
-
-    :raises InvalidRequestError: when the configuration is not what format sends, or names a
-        partition twice.
-    :raises UnknownError: when the computer was removed.
+    :raises InvalidRequestError: when the configuration is not what format sends, or as
+        `put_partitions`.
     """
     name = check_name(configuration.get("reference"), "the computer's reference")
-    described = _described_partitions(configuration, name)
+    found = put_partitions(session, name, _partitions_of(configuration, name))
     computers.put_computer(session, name, {"address": configuration.get("address") or ""})
-    found = computer(session, name)
     keep_capabilities(found, _capabilities(configuration))
+    return found
+
+
+def put_partitions(
+    session: Session, name: str, partitions: Sequence[tuple[str, list[Any]]]
+) -> Computer:
+    """Give a computer exactly these partitions, registering it when it is new.
+
+    A partition that is missing is forgotten when it is free, and kept, but not offered, while an
+    instance is in it.
+
+    :param partitions: the name and the addresses of each, pairs of interface and IP.
+    :raises InvalidRequestError: when a partition is named twice.
+    :raises UnknownError: when the computer was removed.
+    """
+    described: dict[str, list[Any]] = {}
+    for reference, addresses in partitions:
+        if check_name(reference, f"a partition of {name!r}") in described:
+            raise InvalidRequestError(
+                f"the configuration of {name!r} names partition {reference!r} twice",
+                "correct the computer's XML file and run `slapos node format` again",
+            )
+        described[reference] = addresses
+    computers.put_computer(session, name, {})
+    found = computer(session, name)
     known = {each.reference: each for each in found.partitions}
     for reference, addresses in described.items():
         if reference not in known:
@@ -153,27 +191,24 @@ def _check_unused(session: Session, host: Computer, url: str) -> None:
         )
 
 
-def _described_partitions(configuration: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
-    """Return the addresses of each partition in a configuration, pairs of interface and IP."""
-    described: dict[str, list[Any]] = {}
+def _partitions_of(configuration: Mapping[str, Any], name: str) -> list[tuple[str, list[Any]]]:
+    """Return name and addresses of each partition in a configuration, pairs of interface and IP."""
     try:
-        for each in configuration["partition_list"]:
-            reference = check_name(each["reference"], f"a partition of {name!r}")
-            if reference in described:
-                raise InvalidRequestError(
-                    f"the configuration of {name!r} names partition {reference!r} twice",
-                    "correct the computer's XML file and run `slapos node format` again",
-                )
-            interface = (each.get("tap") or {}).get("name") or reference
-            described[reference] = [
-                [interface, str(address["addr"])] for address in each["address_list"]
-            ]
+        return [
+            (
+                each["reference"],
+                [
+                    [(each.get("tap") or {}).get("name") or each["reference"], str(address["addr"])]
+                    for address in each["address_list"]
+                ],
+            )
+            for each in configuration["partition_list"]
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(
             f"the configuration of {name!r} is not what format sends: {error!r}",
             "send it with `slapos node format`",
         ) from error
-    return described
 
 
 def _capabilities(configuration: Mapping[str, Any]) -> dict[str, list[str]]:

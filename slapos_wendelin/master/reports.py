@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import registry
+from slapos_wendelin.master import registry, shared
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError
@@ -24,30 +25,32 @@ def report_state(session: Session, instance: Instance, state: str) -> None:
     _keep_state(session, instance, state)
     instance.error = ""
     instance.error_at = None
-    if instance.partition is not None:
-        instance.reported_number = instance.partition.computer.fetched_number
+    place = shared.place_of(instance)
+    if place is not None:
+        instance.reported_number = place.computer.fetched_number
+    shared.follow_provider(session, instance)
 
 
 def report_error(instance: Instance, text: str) -> None:
     """Keep an instance's error."""
-    instance.error = text.strip()[-_ERROR_LIMIT:] or "no text was reported"
+    instance.error = _kept(text) or "no text was reported"
     instance.error_at = time.time()
 
 
-def report_destroyed(session: Session, computer: str, partition: str) -> None:
+def report_destroyed(session: Session, place: Partition) -> None:
     """Free the partition whose instance its computer has destroyed.
 
     A free partition is left as it is, so that a report may come twice.
 
     :raises ConflictError: when the instance is to stay.
     """
-    place = registry.partition(session, computer, partition)
     instance = place.instance
     if instance is None:
         return
     if instance.state != DESTROYED:
         raise ConflictError(
-            f"{instance.reference!r} in {partition} of {computer} is to be {instance.state}",
+            f"{instance.reference!r} in {place.reference} of {place.computer.reference}"
+            f" is to be {instance.state}",
             "destroy it with `slapos request --state destroyed` first",
         )
     report_state(session, instance, DESTROYED)
@@ -60,7 +63,13 @@ def report_destroyed(session: Session, computer: str, partition: str) -> None:
 
 
 def set_connection(session: Session, instance: Instance, connection: dict[str, str]) -> None:
-    """Keep what an instance publishes; make its requester due when that is new."""
+    """Keep what an instance publishes; make its requester due when that is new.
+
+    What is published for a shared instance also says that it is in order again.
+    """
+    if instance.shared:
+        instance.error = ""
+        instance.error_at = None
     if instance.connection == connection:
         return
     instance.connection = connection
@@ -69,14 +78,20 @@ def set_connection(session: Session, instance: Instance, connection: dict[str, s
 
 def bang_tree(session: Session, instance: Instance) -> None:
     """Make every instance of a tree due."""
-    root = instance.root_id
-    tree = session.scalars(
+    for each in placed_instances(session, instance.root_id):
+        touch_instance(session, each)
+
+
+def placed_instances(session: Session, root: int) -> Sequence[Instance]:
+    """Return the instances of a tree that have a partition.
+
+    :param root: the row of its root.
+    """
+    return session.scalars(
         select(Instance).where(
             or_(Instance.id == root, Instance.tree_id == root), Instance.partition_id.is_not(None)
         )
-    )
-    for each in tree:
-        touch_instance(session, each)
+    ).all()
 
 
 def bang_computer(session: Session, host: Computer) -> None:
@@ -89,25 +104,34 @@ def bang_computer(session: Session, host: Computer) -> None:
 
 def report_software(
     session: Session, host: Computer, url: str, state: str, error: str = ""
-) -> None:
+) -> bool:
     """Keep the state of a software release on a computer.
 
     Instances wait for a release that failed to build: when it is available at last they become due.
+
+    :returns: False when the release is not asked for on that computer, and nothing was kept.
     """
     software = registry.find_software(session, host, url)
     if software is None:
-        return
+        return False
     if state == DESTROYED and software.requested_state == DESTROYED:
         session.delete(software)
-        return
+        return True
     failed_before = bool(software.error)
     software.reported_state = state
     software.reported_at = time.time()
     if state != "building":
-        software.error = error[-_ERROR_LIMIT:]
+        software.error = _kept(error)
     if state == AVAILABLE and failed_before:
         for instance in registry.users_of(session, host, url):
             touch_instance(session, instance)
+    return True
+
+
+def _kept(text: str) -> str:
+    """Return of a reported text what a database can keep."""
+    clean = text.replace("\0", "?").encode(errors="replace").decode()
+    return clean.strip()[-_ERROR_LIMIT:]
 
 
 def _keep_state(session: Session, instance: Instance, state: str) -> None:

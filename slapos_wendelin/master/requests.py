@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import placing, registry
+from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
@@ -30,6 +30,8 @@ class InstanceRequest:
     state: str | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     sla: dict[str, object] = field(default_factory=dict)
+    #: Whether another instance shall host it.
+    shared: bool = False
 
 
 def request_instance(
@@ -43,15 +45,17 @@ def request_instance(
         its requester, or a user who destroys what never was.
     :raises NoCapacityError: when a new instance has no place; nothing is changed then.
     """
-    level = ServiceLevel.parse(request.sla)
+    level = (shared.service_level if request.shared else ServiceLevel.parse)(request.sla)
     instance = _find(session, request.reference, requester)
+    _check_kind(request, instance)
     if request.state == DESTROYED:
         return _request_destruction(session, request, requester, instance)
     if instance is None:
         instance = _create(session, request, requester, level)
     else:
         _change(session, instance, request, requester)
-    registry.supply(session, placing.home(instance).computer, instance.software_release)
+    if not instance.shared:
+        registry.supply(session, placing.home(instance).computer, instance.software_release)
     return instance
 
 
@@ -73,15 +77,22 @@ def requester_of(session: Session, computer: str, partition: str) -> Instance:
 def collect_children(session: Session, instance: Instance, references: Collection[str]) -> None:
     """Destroy the children that the instance did not request in its last run.
 
+    One that hosts shared instances of others stays until they have gone.
+
     :param references: the names of those that it did request.
     """
     for child in instance.children:
-        if child.live and child.reference not in references:
+        given_up = child.live and child.reference not in references
+        if given_up and not shared.users_from_elsewhere(child):
             destroy(session, child)
 
 
 def destroy(session: Session, instance: Instance) -> None:
-    """Ask for the destruction of an instance and of everything that it requested."""
+    """Ask for the destruction of an instance and of everything that it requested.
+
+    :raises ConflictError: when it hosts shared instances of others.
+    """
+    shared.check_unused(instance)
     instance.requested_state = DESTROYED
     _settle(session, instance)
 
@@ -94,6 +105,15 @@ def _find(session: Session, reference: str, requester: Instance | None) -> Insta
             Instance.tree_id == tree, Instance.reference == reference, Instance.live.is_(True)
         )
     )
+
+
+def _check_kind(request: InstanceRequest, instance: Instance | None) -> None:
+    """Refuse to make a shared instance of one that is not, and the reverse."""
+    if instance is not None and instance.shared != request.shared:
+        raise ConflictError(
+            f"{request.reference!r} is {'' if instance.shared else 'not '}a shared instance",
+            "request it as it is, or give the new one another name",
+        )
 
 
 def _request_destruction(
@@ -127,7 +147,13 @@ def _create(
 ) -> Instance:
     """Place a new instance."""
     tree = 0 if requester is None else requester.root_id
-    partition, explanation = placing.find_place(session, request.reference, tree, level)
+    partition = provider = None
+    if request.shared:
+        provider, placement = shared.choose_provider(
+            session, request.software_release, request.software_type, request.sla
+        )
+    else:
+        partition, placement = placing.find_place(session, request.reference, tree, level)
     instance = Instance(
         reference=request.reference,
         tree_id=tree,
@@ -138,8 +164,10 @@ def _create(
         sla=request.sla,
         requested_state=request.state or STARTED,
         state="",
+        shared=request.shared,
         partition=partition,
-        placement=explanation,
+        provider=provider,
+        placement=placement,
         created_at=time.time(),
     )
     session.add(instance)
@@ -195,6 +223,8 @@ def _settle(session: Session, instance: Instance) -> None:
         instance.requested_state = DESTROYED
         instance.live = None
     touch_instance(session, instance)
+    if instance.shared and state == DESTROYED:
+        shared.leave_provider(session, instance)
     for child in instance.children:
         if child.destroyed_at is None:
             _settle(session, child)

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import time
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
-from cheroot.wsgi import Server as CherootServer
 
 from slapos_wendelin.master.application import create_application
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.tls import HttpServer, ServerContexts, TlsAdapter
 
 #: More than the requests that may wait on the board, so that some threads always answer at once.
 _THREADS = 64
@@ -32,17 +35,39 @@ _log = logging.getLogger(__name__)
 class MasterServer:
     """A master: its database, and the socket on which it answers."""
 
-    def __init__(self, database_path: Path, host: str, port: int) -> None:
+    def __init__(
+        self,
+        database_path: Path,
+        host: str,
+        port: int,
+        *,
+        authority: Authority | None = None,
+        names: Iterable[str] = (),
+        plain: bool = False,
+    ) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
-        :param host: a loopback address, or localhost.
+        :param host: an address of this machine, or localhost.
         :param port: 0 for any free one; see `address`.
-        :raises ListenError: when the address is not a loopback one or the port is taken.
+        :param authority: what signs the master's certificate and those of its callers.
+        :param names: host names and addresses under which the master is called, beside the host.
+        :param plain: listen in clear, where every caller is trusted; on loopback only.
+        :raises ListenError: when the address cannot be had, or would let strangers in.
+        :raises AuthorityError: when a name is neither a host name nor an address.
         :raises DatabaseError: when the database cannot be used.
         """
+        adapter = None
         check_loopback(host)
+        if not plain:
+            if authority is None:
+                raise ListenError(
+                    "a master that listens with TLS needs a certificate authority",
+                    "name its folder with --authority, or listen in clear on loopback with --plain",
+                )
+            adapter = TlsAdapter(ServerContexts(authority, [*default_names(host), *names]))
+        self._plain = plain
         self._database = Database(database_path)
-        self._server = CherootServer(
+        self._server = HttpServer(
             (host, port),
             create_application(self._database),
             numthreads=_THREADS,
@@ -51,6 +76,7 @@ class MasterServer:
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
             request_queue_size=256,
         )
+        self._server.ssl_adapter = adapter
         self._server.max_request_header_size = _HEADER_LIMIT
         self._server.error_log = _log_server_error
         try:
@@ -68,7 +94,8 @@ class MasterServer:
     def url(self) -> str:
         """The URL at which it answers."""
         host, port = self.address
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        scheme = "http" if self._plain else "https"
+        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
     def serve(self) -> None:
         """Answer requests until `stop` is called."""
@@ -81,20 +108,41 @@ class MasterServer:
         self._database.close()
 
 
+def default_names(host: str) -> set[str]:
+    """Return the names under which programs may call a master that listens on a host."""
+    names = {host}
+    addresses = psutil.net_if_addrs().values()
+    if host in ("0.0.0.0", "::"):  # noqa: S104 (the question is whether the operator chose it)
+        names = {
+            each.address.partition("%")[0]
+            for addresses_of_one in addresses
+            for each in addresses_of_one
+            if each.family in (socket.AF_INET, socket.AF_INET6)
+        }
+        names |= {socket.gethostname(), "localhost"}
+    elif _is_loopback(host):
+        names.add("localhost")
+    return names
+
+
 def check_loopback(host: str) -> None:
     """Refuse to listen in clear where others than this machine's programs can call.
 
     :raises ListenError: when the host is not a loopback address.
     """
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not _is_loopback(host):
         raise ListenError(
             f"the master will not listen in clear on {host!r}, which is not a loopback address",
             "use 127.0.0.1 or ::1; every caller is trusted",
         )
+
+
+def _is_loopback(host: str) -> bool:
+    """Say whether only programs of this machine can call a host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _listen_error(host: str, port: int, error: OSError) -> ListenError:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, attributes, joinedload
 
+from slapos_wendelin.master.checks import shown
 from slapos_wendelin.master.errors import UnknownError
 from slapos_wendelin.master.models import (
     GUID_PREFIX,
@@ -21,6 +22,7 @@ from slapos_wendelin.master.models import (
     Product,
     Software,
 )
+from slapos_wendelin.master.shared import place_of
 
 
 def find_instance(session: Session, reference: str) -> Instance:
@@ -39,7 +41,8 @@ def find_instance(session: Session, reference: str) -> Instance:
         )
     if instance is None:
         raise UnknownError(
-            f"there is no instance {reference!r}", "see GET /v1/instances or `slapos service list`"
+            f"there is no instance {shown(reference)}",
+            "see GET /v1/instances or `slapos service list`",
         )
     return instance
 
@@ -68,10 +71,12 @@ def roots(session: Session) -> list[Instance]:
 
 def instance_view(instance: Instance) -> dict[str, Any]:
     """Return an instance with the instances below it that are still there."""
-    place = instance.partition
+    place = place_of(instance)
     return {
         "reference": instance.reference,
         "guid": instance.guid,
+        "shared": instance.shared,
+        "provider": None if instance.provider is None else instance.provider.guid,
         "software_type": instance.software_type,
         "release_url": instance.software_release,
         "requested_state": instance.requested_state,
@@ -103,7 +108,7 @@ def instance_view(instance: Instance) -> dict[str, Any]:
 
 def place_view(instance: Instance) -> dict[str, Any]:
     """Return an instance in few words: what it is, where, and how it is."""
-    place = instance.partition
+    place = place_of(instance)
     return {
         "reference": instance.reference,
         "guid": instance.guid,

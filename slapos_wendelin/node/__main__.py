@@ -25,9 +25,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         configuration = read_configuration(options.configuration)
+        master = MasterClient(
+            configuration.master_url,
+            ca_file=configuration.authority,
+            certificate=configuration.certificate,
+            key=configuration.key,
+        )
     except WendelinError as error:
         sys.exit(f"wendelin: {error}")
-    service = NodeService(configuration, MasterClient(configuration.master_url))
+    service = NodeService(configuration, master)
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())

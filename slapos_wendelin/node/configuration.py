@@ -19,6 +19,10 @@ class NodeConfiguration:
     computer: str
     master_url: str
     instance_root: Path
+    #: Files of the computer's certificate, of its key and of the master's authority.
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
 
     @property
     def supervisor_socket(self) -> Path:
@@ -38,8 +42,17 @@ def read_configuration(path: Path) -> NodeConfiguration:
             computer=section["computer_id"],
             master_url=section["master_url"],
             instance_root=Path(section["instance_root"]),
+            certificate=_path(section, "cert_file"),
+            key=_path(section, "key_file"),
+            authority=_path(section, "master_ca_file"),
         )
     except (OSError, KeyError, configparser.Error) as error:
         raise MissingRequirementError(
             f"{path} is no configuration of a computer: {error}", "make it again: ./wendelin up"
         ) from error
+
+
+def _path(section: configparser.SectionProxy, option: str) -> Path | None:
+    """Return the path that an option names, or None when it names none."""
+    value = section.get(option)
+    return Path(value).expanduser() if value else None

@@ -1,15 +1,20 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The environment of NEO's tests, and their runs."""
+"""What others' tests need: the environment of NEO's, and their runs."""
 
 import os
+import sys
 import tempfile
+import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from certificates import write_certificates
 from neo_suite import NeoRuns, build_environment
+
+# slapos.core's tests import the package of that name, which became unittest.mock long ago.
+sys.modules.setdefault("mock", unittest.mock)
 
 
 @pytest.fixture(scope="session")

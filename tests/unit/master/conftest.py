@@ -12,6 +12,7 @@ import pytest
 from cheroot.server import HTTPServer
 from hypothesis import settings
 from master_cloud import Cloud
+from slapos_command import stop_supervisord, write_configuration
 
 from slapos_wendelin.master.server import MasterServer
 
@@ -24,7 +25,7 @@ settings.load_profile("untimed")
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0)
+    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=server.serve)
     thread.start()
     running = Cloud(server.url)
@@ -32,3 +33,10 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     running.client.close()
     server.stop()
     thread.join()
+
+
+@pytest.fixture
+def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
+    """Give the slapos.cfg of the computer paris, which has four partitions."""
+    yield write_configuration(tmp_path, cloud.url, partitions=4)
+    stop_supervisord(tmp_path)

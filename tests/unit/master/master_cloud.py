@@ -71,5 +71,6 @@ class Cloud:
         )
 
     def timestamp(self, instance) -> int:
-        """Return the timestamp of an instance's partition."""
-        return int(self.partition(instance).getInstanceParameterDict()["timestamp"])
+        """Return the timestamp of an instance's partition, in microseconds."""
+        text = self.partition(instance).getInstanceParameterDict()["timestamp"]
+        return int(text.replace(".", ""))

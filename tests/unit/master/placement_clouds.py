@@ -24,26 +24,26 @@ SPREAD = ServiceLevel(spread="datacenter", group="storage")
 GIB = 2**30
 
 references = st.sampled_from([f"computer-{letter}" for letter in "abcdefghijkl"])
-datacenters = st.sampled_from(["", "paris", "tokyo", "virginia"])
+datacenters = st.sampled_from(["paris", "paris", "tokyo", "tokyo", "virginia", ""])
 networks = st.sampled_from(["", "net-1", "net-2"])
 capabilities = st.sampled_from([(), (), ("gpu",), ("ipv4",), ("gpu", "ipv4")])
 
 
 def rarely(values: st.SearchStrategy, otherwise: object) -> st.SearchStrategy:
-    """Return a strategy that mostly gives one value."""
-    return st.one_of(st.just(otherwise), st.just(otherwise), st.just(otherwise), values)
+    """Return a strategy that mostly gives one value, so that many things happen together."""
+    return st.integers(0, 7).flatmap(lambda number: st.just(otherwise) if number else values)
 
 
 @st.composite
 def computers(draw: st.DrawFn, reference: str) -> Candidate:
     """Return a computer: full, without partitions, closed or open."""
-    capacity = draw(st.integers(0, 4))
+    capacity = draw(st.sampled_from([4, 3, 2, 1, 0]))
     partitions = [f"slappart{index}" for index in draw(st.permutations(range(capacity)))]
     return Candidate(
         reference,
         datacenter=draw(datacenters),
-        region=draw(st.sampled_from(["", "eu", "asia"])),
-        provider=draw(st.sampled_from(["", "here"])),
+        region=draw(rarely(st.sampled_from(["", "asia"]), "eu")),
+        provider=draw(rarely(st.just("here"), "")),
         network=draw(networks),
         labels=draw(
             st.fixed_dictionaries(
@@ -116,7 +116,7 @@ def groups(draw: st.DrawFn) -> list[Member]:
     """Return members of a group; a computer may be unknown, or have moved since."""
     return [
         Member(*member)
-        for member in draw(st.lists(st.tuples(references, datacenters, networks), max_size=6))
+        for member in draw(st.lists(st.tuples(references, datacenters, networks), max_size=10))
     ]
 
 

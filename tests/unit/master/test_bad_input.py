@@ -59,6 +59,8 @@ def send(cloud: Cloud, **fields: str) -> requests.Response:
         ({"partition_parameter_xml": "<marshal><int>x</int></marshal>"}, "<int> holds 'x'"),
         ({"filter_xml": dumps({"cpu_count": "8"}).decode()}, "unknown SLA key 'cpu_count'"),
         ({"state": dumps("paused").decode()}, "state is 'paused'"),
+        ({"shared_xml": dumps("yes").decode()}, "shared_xml is 'yes'"),
+        ({"computer_id": "paris"}, "send both computer_id and computer_partition_id"),
         ({"partition_reference": ""}, "'partition_reference' is missing"),
         ({"partition_reference": "a\nb"}, "without control characters"),
         ({"partition_reference": "a" * 10_000}, "has 10000 characters"),
@@ -82,11 +84,6 @@ def test_deeply_nested_xml_is_refused(cloud: Cloud):
     depth = 100_000
     answer = send(cloud, filter_xml=f"<marshal>{'<list>' * depth}{'</list>' * depth}</marshal>")
     assert answer.status_code == 400
-
-
-def test_a_shared_instance_is_refused(cloud: Cloud):
-    with pytest.raises(requests.HTTPError, match="shared instances are not supported"):
-        cloud.request("frontend", shared=True)
 
 
 def test_a_full_cloud_tells_the_reason_for_each_computer(cloud: Cloud):

@@ -4,96 +4,11 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from xmlrpc.client import ServerProxy
 
-import pytest
 from master_cloud import Cloud
-from supervisor.xmlrpc import SupervisorTransport
-
-#: Runs several commands in one process, which saves the start of the command's many imports.
-RUN_ALL = """
-import json, sys, traceback
-from slapos.cli.entry import main
-for command in json.loads(sys.argv[1]):
-    print("==>", flush=True)
-    try:
-        status = main(command)
-    except SystemExit as end:
-        status = end.code
-    print("status", status or 0, flush=True)
-"""
-
-CONFIGURATION = """[slapos]
-software_root = {folder}/soft
-instance_root = {folder}/inst
-master_url = {url}
-computer_id = paris
-root_check = False
-pidfile_software = {folder}/software.pid
-pidfile_instance = {folder}/instance.pid
-pidfile_report = {folder}/report.pid
-[slapformat]
-root_check = False
-input_definition_file = {folder}/definition.cfg
-computer_xml = {folder}/slapos.xml
-partition_amount = 2
-alter_user = False
-alter_network = False
-create_tap = False
-[slapconsole]
-"""
-
-DEFINITION = """[computer]
-address = 127.0.0.1/8
-[partition_0]
-address = 127.0.0.1/8
-pathname = slappart0
-user = {user}
-network_interface = lo
-[partition_1]
-address = 127.0.0.1/8
-pathname = slappart1
-user = {user}
-network_interface = lo
-"""
-
-
-@pytest.fixture
-def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
-    """Give a slapos.cfg for the computer paris, and stop the supervisord that slapgrid starts."""
-    for name in ("soft", "inst"):
-        (tmp_path / name).mkdir()
-    path = tmp_path / "slapos.cfg"
-    path.write_text(CONFIGURATION.format(folder=tmp_path, url=cloud.url))
-    definition = DEFINITION.format(user=getpass.getuser())
-    (tmp_path / "definition.cfg").write_text(definition)
-    yield path
-    socket = tmp_path / "inst" / "sv.sock"
-    if socket.exists():
-        transport = SupervisorTransport(None, None, f"unix://{socket}")
-        ServerProxy("http://127.0.0.1", transport).supervisor.shutdown()
-
-
-def run(configuration: Path, *commands: list[str]) -> list[str]:
-    """Run slapos commands one after another and return what each wrote."""
-    with_configuration = [[*command, "--cfg", str(configuration)] for command in commands]
-    output = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RUN_ALL, json.dumps(with_configuration)],
-        check=True,
-        env=os.environ | {"HOME": str(configuration.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    ).stdout
-    return [each.strip() for each in output.split("==>")[1:]]
+from slapos_command import run
 
 
 def test_a_user_and_a_computer_work_with_the_slapos_command(
@@ -129,7 +44,7 @@ def test_a_user_and_a_computer_work_with_the_slapos_command(
     assert "Computer Reference: paris" in texts[9]
     # The report destroyed the instance and its partition is free again.
     (computer,) = cloud.client.computers()
-    assert (computer["partitions"], computer["partitions_used"]) == (2, 0)
+    assert (computer["partitions"], computer["partitions_used"]) == (4, 0)
     assert cloud.client.instances() == []
 
 
@@ -143,3 +58,42 @@ def test_the_slapos_command_shows_why_a_request_is_refused(cloud: Cloud, configu
     )
     assert "paris: data center is paris, asked for tokyo" in full
     assert "unknown SLA key 'datacentre' (the known ones are computer_guid, datacenter" in unknown
+
+
+CONSOLE = """
+import json
+instance = request(product.neo, "cluster", partition_parameter_kw={"count": 3})
+supply("https://example.org/other.cfg", "paris")
+information = getInformation("cluster")
+print(json.dumps({
+    "release": information._software_release_url,
+    "parameters": information._parameter_dict,
+    "state": instance.getState(),
+    "trees": sorted(slap.getOpenOrderDict()),
+    "computers": sorted(slap.getComputerDict()),
+    "status": slap.registerComputer("paris").getStatus()["text"],
+    "addresses": instance.getFullHostingIpAddressList(),
+}))
+"""
+
+
+def test_a_script_in_the_console_requests_supplies_and_looks(cloud: Cloud, configuration: Path):
+    cloud.add_computer("paris", partitions=1)
+    cloud.client.put_product("neo", release_url="https://example.org/neo.cfg")
+    script = configuration.with_name("script.py")
+    script.write_text(CONSOLE)
+    (output,) = run(configuration, ["console", "--cfg", str(configuration), str(script)])
+    seen = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+    status = seen.pop("status")
+    assert seen == {
+        "release": "https://example.org/neo.cfg",
+        "parameters": {"count": "3"},
+        "state": "started",
+        "trees": ["cluster"],
+        "computers": ["paris"],
+        "addresses": [["tap0", "10.0.0.0"]],
+    }
+    assert status == "#error no data found"
+    (computer,) = cloud.client.computers()
+    urls = {each["url"] for each in computer["software"]}
+    assert urls == {"https://example.org/neo.cfg", "https://example.org/other.cfg"}

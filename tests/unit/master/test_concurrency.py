@@ -62,7 +62,7 @@ def test_requests_beyond_the_capacity_are_refused_and_the_others_kept(cloud: Clo
 
 def start_master(database: Path, port: int) -> subprocess.Popen[bytes]:
     """Start a master as a process of its own and wait until it answers."""
-    arguments = ["--database", str(database), "--listen", f"127.0.0.1:{port}"]
+    arguments = ["--plain", "--database", str(database), "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "slapos_wendelin.master", *arguments, "--log-level", "error"]
     )

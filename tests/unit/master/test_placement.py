@@ -51,6 +51,21 @@ def test_spreading_counts_data_center_then_computer_then_room_then_name():
     assert place([other, roomy, twin], members, SPREAD).computer == "virginia-0"
 
 
+def test_where_each_computer_hosts_some_of_the_group_the_one_with_the_fewest_is_next():
+    members = [Member(name, "paris") for name in ("a", "a", "b", "c", "gone")]
+    cloud = [
+        Candidate("a", "paris", capacity=4, free=("slappart0", "slappart1", "slappart2")),
+        Candidate("b", "paris", capacity=4, free=ONE),
+        Candidate("c", "paris", capacity=4, free=TWO),
+    ]
+    verdicts = place(cloud, members, SPREAD).verdicts
+    assert [(each.computer, each.score) for each in verdicts] == [
+        ("c", (5, 1, -2)),
+        ("b", (5, 1, -1)),
+        ("a", (5, 2, -3)),
+    ]
+
+
 def test_two_share_a_data_center_only_when_no_other_one_has_room():
     cloud = [Candidate("paris-1", "paris", capacity=2, free=ONE), Candidate("tokyo-1", "tokyo")]
     decision = place(cloud, [Member("paris-2", "paris")], SPREAD)
@@ -183,6 +198,23 @@ def test_computers_that_have_what_is_asked_for_are_taken():
     )
     decision = place([*poor, rich], [], wanted)
     assert (decision.computer, decision.partition) == ("rich", "slappart1")
+
+
+def test_a_computer_that_changes_is_found_by_what_it_has_now():
+    cloud = [
+        Candidate(name, capacity=1, free=ONE, memory=size * GIB, labels={"rack": name})
+        for name, size in (("a", 1), ("b", 2), ("c", 4))
+    ]
+    fleet = Fleet(cloud)
+    fleet.put(replace(cloud[1], memory=8 * GIB, labels={"rack": "d"}))
+    assert place(fleet, [], level(memory_size="8GiB")).computer == "b"
+    assert place(fleet, [], level(memory_size="1GiB")).computer == "a"
+    assert place(fleet, [], level(label__rack="d")).computer == "b"
+    assert place(fleet, [], level(label__rack="b")).computer is None
+    fleet.remove("b")
+    assert place(fleet, [], level(memory_size="8GiB")).computer is None
+    assert place(fleet, [], level(memory_size="4GiB")).computer == "c"
+    assert "b" not in fleet
 
 
 def test_an_instance_goes_beside_another_one():

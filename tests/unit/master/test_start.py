@@ -21,7 +21,7 @@ from slapos_wendelin.master.server import check_loopback
 
 def start(database: Path, listen: str) -> int:
     """Run a master that will not start, and return its exit status."""
-    return main(["--database", str(database), "--listen", listen])
+    return main(["--plain", "--database", str(database), "--listen", listen])
 
 
 def test_a_taken_port_names_its_holder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

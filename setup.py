@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Adds to the installed package the one file that pyproject.toml cannot describe.
+
+Python reads it at each start. It makes slapos.core check the master's certificate in every program
+that is started with this Python, whether the program knows of slapos_wendelin or not.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+START_FILE = "slapos_wendelin.pth"
+START_LINE = "import slapos_wendelin.slap_trust; slapos_wendelin.slap_trust.install()\n"
+
+
+class BuildWithStartFile(build_py):
+    """Builds the package and the file beside it."""
+
+    def run(self) -> None:
+        """Build; an editable installation takes such files from where others are installed to."""
+        super().run()
+        folder = self.build_lib
+        if self.editable_mode:
+            folder = self.get_finalized_command("install").install_lib
+        Path(folder, START_FILE).write_text(START_LINE)
+
+
+setup(cmdclass={"build_py": BuildWithStartFile})
