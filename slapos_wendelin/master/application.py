@@ -13,10 +13,12 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, json_rpc, protocol
-from slapos_wendelin.master.context import EXTENSION, Context, Presence, identify
+from slapos_wendelin.master import api, hateoas, json_rpc, protocol, registry_api
+from slapos_wendelin.master.context import EXTENSION, Context, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
+from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.presence import LOST_AFTER, Presence
 
 #: The largest body that is read, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024
@@ -31,12 +33,17 @@ _REASON_LIMIT = 1500
 _log = logging.getLogger(__name__)
 
 
-def create_application(database: Database) -> Flask:
-    """Return the application that serves a database."""
+def create_application(database: Database, lost_after: float = LOST_AFTER) -> Flask:
+    """Return the application that serves a database.
+
+    :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
+    """
     application = Flask(__name__)
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
-    application.extensions[EXTENSION] = Context(database, Presence(database))
+    presence = Presence(database, lost_after)
+    fleet = FleetCache(presence.is_silent, lost_after)
+    application.extensions[EXTENSION] = Context(database, presence, fleet)
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_check_size)
@@ -46,6 +53,7 @@ def create_application(database: Database) -> Flask:
         json_rpc.blueprint,
         hateoas.blueprint,
         api.blueprint,
+        registry_api.blueprint,
     ):
         application.register_blueprint(blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)

@@ -4,36 +4,30 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.due import ChangesError
 from slapos_wendelin.master.errors import ForbiddenError
-from slapos_wendelin.master.models import Computer
+from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.presence import Presence
 
 _Result = TypeVar("_Result")
 
 OPERATOR = "operator"
 
-_log = logging.getLogger(__name__)
-
 #: The key of the context among the extensions of the Flask application.
 EXTENSION = "wendelin-master"
-
-#: How long a contact stays in memory only, in seconds, so that a poll seldom writes.
-_CONTACT_INTERVAL = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,67 +45,44 @@ class Caller:
         return f"{self.kind}/{self.name}"
 
 
-class Presence:
-    """When each computer last asked for its work."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._seen: dict[str, float] = {}
-
-    def seen(self, host: Computer) -> None:
-        """Note that a computer asks now.
-
-        :param host: the computer as it was just read.
-        """
-        now = time.time()
-        with self._lock:
-            self._seen[host.reference] = now
-        if host.contacted_at is None or now - host.contacted_at > _CONTACT_INTERVAL:
-            self._write(host, now, told=0)
-
-    def read(self, host: Computer) -> None:
-        """Note that a computer has been told all its changes up to its number."""
-        if host.fetched_number < host.number:
-            self._write(host, time.time(), told=host.number)
-        self.seen(host)
-
-    def _write(self, host: Computer, now: float, told: int) -> None:
-        """Keep the contact and what the computer was told."""
-        try:
-            with self._database.writing() as session:
-                stored = session.get_one(Computer, host.id)
-                stored.contacted_at = now
-                stored.fetched_number = max(stored.fetched_number, told)
-        except OperationalError as error:
-            # A full disk must not keep computers from reading what they shall run.
-            _log.warning("contact not kept computer=%s error=%s", host.reference, error.orig)
-
-    def last(self, host: Computer) -> float | None:
-        """Return when the computer last asked, in seconds since the epoch, or None."""
-        with self._lock:
-            return self._seen.get(host.reference, host.contacted_at)
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the application keeps between requests."""
 
     database: Database
     presence: Presence
+    fleet: FleetCache
     answers: Answers = field(default_factory=Answers)
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
         return self.database.reading()
 
-    def writing(self) -> AbstractContextManager[Session]:
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
         """Give a session whose changes are kept as the caller's."""
-        return self.database.writing(str(g.caller))
+        with self.database.writing(str(g.caller)) as session:
+            fleet_cache.keep_in(session, self.fleet)
+            yield session
+
+    @contextmanager
+    def trying(self) -> Iterator[Session]:
+        """Give a session of which nothing is kept."""
+        with self.database.trying(str(g.caller)) as session:
+            fleet_cache.keep_in(session, self.fleet)
+            yield session
 
     def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
-        """Do work that seldom changes anything; return its result and whether it did."""
-        return self.database.changing(str(g.caller), work)
+        """Do work that seldom changes anything; return its result and whether it did.
+
+        It is first done in a session that reads, so that it waits for nobody, and is done again in
+        one that writes when it turns out to change something.
+        """
+        try:
+            return self.database.only_reading(work), False
+        except ChangesError:
+            with self.writing() as session:
+                return work(session), True
 
 
 def context() -> Context:

@@ -104,22 +104,15 @@ class Database:
             yield session
         self.board.publish(take_news(session))
 
-    def changing(self, who: str, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
-        """Do work that seldom changes anything; return its result and whether it changed something.
+    def only_reading(self, work: Callable[[Session], _Result]) -> _Result:
+        """Do work that seldom changes anything, and return its result.
 
-        It is first done in a session that reads, so that it waits for nobody, and is done again in
-        one that writes when it turns out to change something.
-
-        :param who: kind and name of the caller, which history keeps.
+        :raises ChangesError: when it would change something.
         """
-        try:
-            with ReadingSession(self._reading) as session:
-                result = work(session)
-                session.flush()
-                return result, False
-        except ChangesError:
-            with self.writing(who) as session:
-                return work(session), True
+        with ReadingSession(self._reading) as session:
+            result = work(session)
+            session.flush()
+            return result
 
     @contextmanager
     def trying(self, who: str = "master") -> Iterator[Session]:

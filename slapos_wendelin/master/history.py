@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import event, insert, inspect, select, update
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 
+from slapos_wendelin.master.computer_fields import DECISIVE
 from slapos_wendelin.master.due import next_number
 from slapos_wendelin.master.models import (
     Base,
@@ -205,7 +206,17 @@ def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[in
 def _is_news(row: Base) -> bool:
     """Return whether a flush changed more than what nobody is told."""
     quiet = QUIET.get(type(row), frozenset())
+    if isinstance(row, Computer) and not _measured_otherwise(row):
+        quiet |= {"measured"}
     return any(each.history.has_changes() for each in inspect(row).attrs if each.key not in quiet)
+
+
+def _measured_otherwise(host: Computer) -> bool:
+    """Return whether a computer was measured and has other sizes than before."""
+    history = inspect(host).attrs.measured.history
+    old = history.deleted[0] if history.deleted else {}
+    new = history.added[0] if history.added else {}
+    return any(old.get(name) != new.get(name) for name in DECISIVE)
 
 
 def _computers_of_partitions(session: Session, places: set[Any]) -> set[int]:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import registry, reports
+from slapos_wendelin.master import computers, registry, reports
 from slapos_wendelin.master import requests as instance_requests
 from slapos_wendelin.master.checks import (
     AVAILABLE,
@@ -41,6 +41,7 @@ from slapos_wendelin.master.renaming import rename
 from slapos_wendelin.master.repeating import new_answer, repeated_answer
 from slapos_wendelin.master.requesting import NONE, requesting_partition
 from slapos_wendelin.master.shared import hosted_instance
+from slapos_wendelin.master.usage import read_usage
 from slapos_wendelin.master.xml_writer import dump
 
 blueprint = Blueprint("protocol", __name__)
@@ -61,7 +62,7 @@ def get_full_computer_information() -> Response:
             frozenset({(host.id, host.revision)}),
             lambda: dump(computer_document(host)),
         )
-    context().presence.read(host)
+    context().presence.read(host, request.remote_addr or "")
     response = Response(answer.body, mimetype="text/xml")
     response.set_etag(answer.tag)
     response.make_conditional(request)
@@ -222,16 +223,25 @@ def software_release_error() -> str:
 def load_computer_configuration_from_xml() -> str:
     """Take over the partitions that ``slapos node format`` made."""
     configuration = load_dictionary(_field("xml"), "xml")
+    caller = request.remote_addr or ""
     with context().writing() as session:
-        registry.load_configuration(session, configuration)
+        known = computers.find_if_any(session, str(configuration.get("reference") or ""))
+        address = str(configuration.get("address") or "")
+        context().presence.check_machine(known, address, caller)
+        host = registry.load_configuration(session, configuration)
+        context().presence.seen_in_transaction(host, caller)
     return "OK"
 
 
 @blueprint.post("/useComputer")
 def use_computer() -> str:
-    """Accept a usage report. It is not kept: nothing here bills."""
-    with context().reading() as session:
-        registry.computer(session, _field("computer_id"))
+    """Keep the averages in a usage report."""
+    reference = _field("computer_id")
+    usage = read_usage(_field("use_string"), reference)
+    with context().writing() as session:
+        host = registry.computer(session, reference)
+        computers.keep_usage(host, usage)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
     return "OK"
 
 

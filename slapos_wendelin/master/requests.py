@@ -11,21 +11,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import registry, shared, views
+from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import expect_changes, touch_instance
-from slapos_wendelin.master.errors import (
-    ConflictError,
-    InvalidRequestError,
-    NoCapacityError,
-    UnknownError,
-)
-from slapos_wendelin.master.models import Instance, Partition
-from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, place
-from slapos_wendelin.master.service_level import kept_apart_as
-
-#: How many computers a refusal names.
-_EXPLAINED_COMPUTERS = 12
+from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
+from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.placement import ServiceLevel
 
 _LIVE = select(Instance.id).where(
     Instance.tree_id == bindparam("tree"),
@@ -69,7 +60,7 @@ def request_instance(
         return _create(session, request, requester, level)
     _change(session, instance, request, requester)
     if not instance.shared:
-        registry.supply(session, _home(instance).computer, instance.software_release)
+        registry.supply(session, placing.home(instance).computer, instance.software_release)
     return instance
 
 
@@ -166,15 +157,7 @@ def _create(
             session, request.software_release, request.software_type, request.sla
         )
     else:
-        if level.instance_guid:
-            level = level.beside(_host_of(session, level.instance_guid))
-        decision = place(
-            registry.candidates(session),
-            _members(session, tree, level.group) if level.keeps_apart else (),
-            level,
-        )
-        partition = _partition(session, decision, request.reference)
-        placement = _explained(decision)
+        partition, placement = placing.find_place(session, request.reference, tree, level)
         # Before the instance is added, so that all is written at once.
         registry.supply(session, partition.computer, request.software_release)
     requested_state = request.state or STARTED
@@ -198,19 +181,6 @@ def _create(
     session.add(instance)
     session.flush()
     return instance
-
-
-def _explained(decision: Decision) -> list[dict[str, object]]:
-    """Return why each computer was or was not chosen."""
-    return [
-        {
-            "computer": verdict.computer,
-            "chosen": verdict.computer == decision.computer,
-            "score": list(verdict.score),
-            "explanation": verdict.explanation,
-        }
-        for verdict in decision.verdicts
-    ]
 
 
 def _change(
@@ -268,52 +238,3 @@ def _severest(requested: str, requester: Instance | None) -> str:
     """Return the state of an instance: what was asked for, or that of its requester."""
     states = [requested] if requester is None else [requested, requester.state]
     return max(states, key=INSTANCE_STATES.index)
-
-
-def _members(session: Session, tree: int, group: str) -> list[Member]:
-    """Return the placed instances of a group: of one tree, or of the roots.
-
-    Without a group they are all those of the tree, with its root.
-    """
-    inside = Instance.tree_id == tree
-    if not group:
-        if not tree:
-            return []
-        inside |= Instance.id == tree
-    placed = session.scalars(
-        select(Instance).where(inside, Instance.live.is_(True), Instance.shared.is_(False))
-    )
-    return [
-        Member(_home(instance).computer.reference, _home(instance).computer.datacenter)
-        for instance in placed
-        if not group or kept_apart_as(instance.sla) == group
-    ]
-
-
-def _host_of(session: Session, guid: str) -> str:
-    """Return the computer of the instance beside which another one shall be.
-
-    :raises UnknownError: when there is none, or it is gone.
-    """
-    return _home(views.find_instance(session, guid)).computer.reference
-
-
-def _home(instance: Instance) -> Partition:
-    """Return the partition of an instance that is not destroyed yet."""
-    if instance.partition is None:
-        raise UnknownError(f"{instance.reference!r} has no partition")
-    return instance.partition
-
-
-def _partition(session: Session, decision: Decision, reference: str) -> Partition:
-    """Return the row of the partition that placement chose."""
-    if decision.computer is None or decision.partition is None:
-        reasons = [f"{each.computer}: {each.explanation}" for each in decision.verdicts]
-        left_out = len(reasons) - _EXPLAINED_COMPUTERS
-        if left_out > 0:
-            reasons[_EXPLAINED_COMPUTERS:] = [f"and {left_out} more computers"]
-        raise NoCapacityError(
-            f"no computer can host {reference!r}: " + ("; ".join(reasons) or "none is registered"),
-            "add a computer or partitions, change the SLA, or destroy an instance",
-        )
-    return registry.partition(session, decision.computer, decision.partition)

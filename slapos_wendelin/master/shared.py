@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from slapos_wendelin.master import registry
+from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.checks import DESTROYED, STARTED, shown
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError, NoCapacityError, UnknownError
 from slapos_wendelin.master.models import Instance, Partition
-from slapos_wendelin.master.placement import Candidate, ServiceLevel, place
+from slapos_wendelin.master.placement import Fleet, ServiceLevel, unmet
 
 #: The SLA key that names the provider itself.
 _PROVIDER_KEY = "instance_guid"
@@ -58,10 +57,10 @@ def choose_provider(
     """
     level = service_level(sla)
     providers = _providers(session, release, software_type)
-    hosts = {each.reference: each for each in registry.candidates(session)}
+    fleet = fleet_cache.fleet_of(session)
     verdicts: list[dict[str, Any]] = []
     for provider, count in providers:
-        reason = _refusal(provider, hosts, level, sla.get(_PROVIDER_KEY))
+        reason = _refusal(provider, fleet, level, sla.get(_PROVIDER_KEY))
         verdicts.append(
             {
                 "computer": _computer(provider),
@@ -93,19 +92,15 @@ def _providers(session: Session, release: str, software_type: str) -> list[tuple
     return [(provider, number) for provider, number in rows]
 
 
-def _refusal(
-    provider: Instance, hosts: Mapping[str, Candidate], level: ServiceLevel, guid: object
-) -> str:
+def _refusal(provider: Instance, fleet: Fleet, level: ServiceLevel, guid: object) -> str:
     """Return why a provider is not where the SLA allows; nothing when it is."""
     if guid and provider.guid != guid:
         return f"asked for {guid}"
     home = provider.partition
-    if home is None or home.computer.reference not in hosts:
+    known = None if home is None else fleet.get(home.computer.reference)
+    if home is None or known is None:
         return "has no place"
-    # The provider's own partition stands where placement looks for a free one.
-    host = replace(hosts[home.computer.reference], capacity=1, free=(home.reference,))
-    decision = place([host], (), level)
-    return "" if decision.computer else decision.verdicts[0].explanation
+    return " and ".join(unmet(known, home.reference, (), level))
 
 
 def _no_provider(

@@ -118,7 +118,7 @@ class _Group:
         savepoint = self._connection.begin_nested() if self._members else None
         session = HistorySession(self._connection, join_transaction_mode="rollback_only")
         session.info[WHO] = who
-        start_numbers(session, self._number)
+        start_numbers(session, self._first, self._number)
         kept = False
         try:
             yield session
