@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +12,8 @@ import pytest
 from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
-from master_cloud import Cloud
+from master_cloud import Cloud, serving
 from slapos_command import stop_supervisord, write_configuration
-
-from slapos_wendelin.master.server import MasterServer
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
@@ -55,14 +52,8 @@ def location(
 def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(location, "127.0.0.1", 0, plain=True)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    running = Cloud(server.url)
-    yield running
-    running.client.close()
-    server.stop()
-    thread.join()
+    with serving(location) as running:
+        yield running
 
 
 @pytest.fixture
