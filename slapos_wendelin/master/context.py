@@ -4,21 +4,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import fleet_cache
+from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.history import HistorySession
 from slapos_wendelin.master.presence import Presence
+
+_Result = TypeVar("_Result")
 
 OPERATOR = "operator"
 
@@ -48,6 +52,7 @@ class Context:
     database: Database
     presence: Presence
     fleet: FleetCache
+    answers: Answers = field(default_factory=Answers)
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
@@ -66,6 +71,16 @@ class Context:
         with self.database.trying(str(g.caller)) as session:
             fleet_cache.keep_in(session, self.fleet)
             yield session
+
+    def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it did."""
+
+        def place_and_work(session: Session) -> _Result:
+            if isinstance(session, HistorySession):
+                fleet_cache.keep_in(session, self.fleet)
+            return work(session)
+
+        return self.database.changing(str(g.caller), place_and_work)
 
 
 def context() -> Context:
