@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
@@ -13,10 +14,14 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, json_rpc, protocol
-from slapos_wendelin.master.context import EXTENSION, Context, Presence, identify
+from slapos_wendelin.master import access_api, api, hateoas, json_rpc, protocol
+from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.callers import Callers, identify
+from slapos_wendelin.master.context import ANONYMOUS, EXTENSION, VIEWER, Context, Presence
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
+from slapos_wendelin.master.masking import masked
+from slapos_wendelin.master.rights import check_rights
 
 #: The largest body that is read, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024
@@ -31,21 +36,32 @@ _REASON_LIMIT = 1500
 _log = logging.getLogger(__name__)
 
 
-def create_application(database: Database) -> Flask:
-    """Return the application that serves a database."""
-    application = Flask(__name__)
+def create_application(
+    database: Database, authority: Authority | None = None, *, is_plain: bool = False
+) -> Flask:
+    """Return the application that serves a database.
+
+    :param authority: what signs certificates.
+    :param is_plain: whether requests come in clear on loopback, where every caller is an operator.
+    """
+    application = Flask(__name__, static_folder=None)
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
-    application.extensions[EXTENSION] = Context(database, Presence(database))
+    application.extensions[EXTENSION] = Context(
+        database, Presence(database), Callers(database), authority, is_plain
+    )
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_check_size)
+    application.before_request(check_rights)
+    application.after_request(_hide_secrets)
     application.after_request(_log_request)
     for blueprint in (
         protocol.blueprint,
         json_rpc.blueprint,
         hateoas.blueprint,
         api.blueprint,
+        access_api.blueprint,
     ):
         application.register_blueprint(blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
@@ -67,13 +83,23 @@ def _check_size() -> None:
     length = request.content_length or 0
     if length <= BODY_LIMIT:
         return
-    left = min(length, _DISCARD_LIMIT)
+    left = 0 if g.caller.kind == ANONYMOUS else min(length, _DISCARD_LIMIT)
     stream = request.environ["wsgi.input"]
     while left > 0 and (piece := stream.read(min(left, 65536))):
         left -= len(piece)
     raise TooLargeError(
         f"the body has {length} bytes", f"send {BODY_LIMIT} bytes ({BODY_LIMIT >> 20} MiB) at most"
     )
+
+
+def _hide_secrets(response: Response) -> Response:
+    """Hide from viewers the secrets among parameters and what instances publish."""
+    caller = g.get("caller")
+    if caller is not None and caller.kind == VIEWER and request.path.startswith("/v1/"):
+        document = response.get_json(silent=True)
+        if document is not None:
+            response.set_data(json.dumps(masked(document)))
+    return response
 
 
 def _log_request(response: Response) -> Response:
@@ -87,7 +113,7 @@ def _log_request(response: Response) -> Response:
         request.path,
         response.status_code,
         duration,
-        request.remote_addr,
+        g.get("caller") or request.remote_addr,
     )
     return response
 

@@ -7,21 +7,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, cast
 
-from flask import current_app, g, request
+from flask import current_app, g
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.database import Database
-from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.models import Computer
 
+if TYPE_CHECKING:
+    from slapos_wendelin.master.authority import Authority
+    from slapos_wendelin.master.callers import Callers
+
+#: The kinds of callers.
 OPERATOR = "operator"
+VIEWER = "viewer"
+COMPUTER = "computer"
+PARTITION = "partition"
+ANONYMOUS = "anonymous"
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +49,8 @@ class Caller:
     name: str
     #: The address that it comes from.
     address: str
+    #: The serial number of its certificate; empty when it has shown none.
+    serial: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
@@ -95,43 +104,28 @@ class Context:
 
     database: Database
     presence: Presence
+    callers: Callers
+    #: What signs certificates; None for a master that only listens in clear.
+    authority: Authority | None
+    #: Whether the master listens in clear, on loopback, where every caller is an operator.
+    is_plain: bool
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
         return self.database.reading()
 
-    def writing(self) -> AbstractContextManager[Session]:
-        """Give a session whose changes are kept as the caller's."""
-        return self.database.writing(str(g.caller))
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Give a session whose changes are kept as the caller's.
+
+        :raises ForbiddenError: when what gave the caller its right has changed since the request
+            came, such as the instance in its partition.
+        """
+        with self.database.writing(str(g.caller)) as session:
+            g.right(session)
+            yield session
 
 
 def context() -> Context:
     """Return the context of the application that handles the request."""
     return cast("Context", current_app.extensions[EXTENSION])
-
-
-def identify() -> None:
-    """Set ``flask.g.caller``: the one place where certificates will tell who calls.
-
-    :raises ForbiddenError: for a request that a web page sent. Every program on loopback is
-        trusted, and a browser is a program that runs what strangers wrote: its cross-site posts
-        carry an Origin, and its rebound names are not those of loopback.
-    """
-    host = urlsplit(f"//{request.host}").hostname or ""
-    if "Origin" in request.headers or not _is_address(host):
-        raise ForbiddenError(
-            f"requests from web pages are refused (Host: {host})",
-            "call by IP address or localhost, and not from a browser",
-        )
-    g.caller = Caller(OPERATOR, "loopback", request.remote_addr or "")
-
-
-def _is_address(host: str) -> bool:
-    """Say whether a host is an IP address or localhost."""
-    if host == "localhost":
-        return True
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -13,16 +13,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from slapos.util import dict2xml
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, views
 from slapos_wendelin.master.checks import shown
-from slapos_wendelin.master.context import context
+from slapos_wendelin.master.context import VIEWER, context
 from slapos_wendelin.master.documents import access_status, computer_status, software_status
 from slapos_wendelin.master.errors import InvalidRequestError
+from slapos_wendelin.master.masking import masked
 from slapos_wendelin.master.models import Computer, Instance, Software
 
 blueprint = Blueprint("hateoas", __name__, url_prefix="/hateoas")
@@ -168,15 +169,18 @@ def _equality(condition: str, field: str) -> str | None:
 
 
 def _tree_fields(instance: Instance) -> dict[str, Any]:
-    """Return what ``slapos service info`` shows."""
+    """Return what ``slapos service info`` shows; to a viewer without secrets."""
+    parameters, connection = dict(instance.parameters), dict(instance.connection)
+    if g.caller.kind == VIEWER:
+        parameters, connection = masked(parameters), masked(connection)
     return {
         "reference": instance.guid,
         "title": instance.reference,
         "slap_state": instance.state,
-        "text_content": dict2xml(instance.parameters),
+        "text_content": dict2xml(parameters),
         "connection_parameter_list": [
             {"connection_key": key, "connection_value": value}
-            for key, value in sorted(instance.connection.items())
+            for key, value in sorted(connection.items())
         ],
         "url_string": instance.software_release,
         "source_reference": instance.software_type,
