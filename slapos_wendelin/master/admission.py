@@ -19,6 +19,7 @@ from slapos_wendelin.certificates import Subject, key_digest
 from slapos_wendelin.master import registry
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.authority import Authority, Issued, public_key_of
+from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.context import COMPUTER, OPERATOR, VIEWER
 from slapos_wendelin.master.errors import ConflictError, ForbiddenError, InvalidRequestError
 from slapos_wendelin.master.history import WHO
@@ -195,11 +196,23 @@ def _check(invitation: Invitation) -> None:
         raise InvalidRequestError("a computer has no role", "leave the role out")
     if invitation.role and invitation.role not in ROLES:
         raise InvalidRequestError(f"role is {invitation.role!r}", f"use one of {', '.join(ROLES)}")
+    for name in ("datacenter", "region"):
+        _check_place(name, invitation.values.get(name, ""))
+    labels = invitation.values.get("labels", {})
+    if not isinstance(labels, dict) or not all(isinstance(each, str) for each in labels.values()):
+        raise InvalidRequestError(f"labels is {labels!r}", "send an object of texts")
     if not 0 < invitation.lifetime <= LONGEST_LIFETIME:
         raise InvalidRequestError(
             f"lifetime is {invitation.lifetime}",
             f"use seconds, {LONGEST_LIFETIME:.0f} (a week) at most",
         )
+
+
+def _check_place(name: str, value: object) -> None:
+    """Refuse what names no data center and no region."""
+    text = check_name(value, name) if value != "" else ""
+    if "," in text or " " in text:
+        raise InvalidRequestError(f"{name} is {text!r}", "use a name without commas and spaces")
 
 
 def _role_of(session: Session, invitation: Invitation) -> str:
