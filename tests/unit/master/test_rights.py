@@ -375,7 +375,9 @@ def test_a_viewer_sees_everything_but_secrets(secure_cloud: SecureCloud):
     ).slap.registerComputerPartition(instance._computer_id, instance.getId())
     partition.setConnectionDict(SECRETS)
     relative = f"hateoas/document?relative_url=instance_tree/{instance.getInstanceGuid()}"
-    for path in ("v1/instances/secretive", "v1/instances", "v1/status", relative):
+    query = '("Software Instance", "Slave Instance") AND validation_state:validated'
+    search = f'hateoas/search?query=portal_type:{query} AND default_specialise_title:="secretive"'
+    for path in ("v1/instances/secretive", "v1/instances", "v1/status", relative, search):
         shown = {
             caller: client.ask("GET", path).text
             for caller, client in (("viewer", cloud.viewer), ("operator", cloud.operator))
