@@ -19,7 +19,6 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
-from slapos_wendelin.cli.module_files import accept_module_names
 from slapos_wendelin.cli.request import RequestCommand
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
@@ -69,7 +68,6 @@ def _with_authority(fetch_config: Any) -> Any:
 def main() -> int:
     """Run the slapos command."""
     slap_trust.install()
-    accept_module_names()
     application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)

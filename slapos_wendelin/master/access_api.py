@@ -14,6 +14,7 @@ from slapos_wendelin.master import admission, views
 from slapos_wendelin.master.arguments import json_body
 from slapos_wendelin.master.authority import Issued, Revoked
 from slapos_wendelin.master.checks import check_name
+from slapos_wendelin.master.computer_fields import FIELDS
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
 from slapos_wendelin.master.handing_out import authority
@@ -24,14 +25,14 @@ blueprint = Blueprint("access", __name__, url_prefix="/v1")
 _PEM = "application/x-pem-file"
 
 #: What a token can say of the computer that it lets in.
-_COMPUTER_KEYS = ("datacenter", "region", "labels")
+_COMPUTER_KEYS = tuple(FIELDS.keys() - {"label_changes"})
 
 
 @blueprint.post("/join")
 def join() -> dict[str, Any]:
     """Give a certificate to whoever has a token that was not used."""
     body = json_body("token", "request", "name")
-    with context().database.writing() as session:
+    with context().writing() as session:
         issued = admission.admit(
             session,
             authority(),

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin import tokens
 from slapos_wendelin.certificates import Subject, key_digest
-from slapos_wendelin.master import registry
+from slapos_wendelin.master import computers
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.authority import Authority, Issued, public_key_of
-from slapos_wendelin.master.checks import check_name
+from slapos_wendelin.master.computer_fields import ELIGIBLE, FIELDS, REMOVED
 from slapos_wendelin.master.context import COMPUTER, OPERATOR, VIEWER
 from slapos_wendelin.master.errors import ConflictError, ForbiddenError, InvalidRequestError
 from slapos_wendelin.master.history import WHO
@@ -49,7 +49,7 @@ class Invitation:
     name: str
     #: The role of a user; empty for a computer, and for a user who has one.
     role: str = ""
-    #: What to keep of the computer that joins: data center, region and so on.
+    #: What to keep of the computer that joins, by the names of `FIELDS`.
     values: Mapping[str, Any] = field(default_factory=dict)
     lifetime: float = LIFETIME
     #: Whether a computer that has joined before may join again; what it had is revoked then.
@@ -196,23 +196,13 @@ def _check(invitation: Invitation) -> None:
         raise InvalidRequestError("a computer has no role", "leave the role out")
     if invitation.role and invitation.role not in ROLES:
         raise InvalidRequestError(f"role is {invitation.role!r}", f"use one of {', '.join(ROLES)}")
-    for name in ("datacenter", "region"):
-        _check_place(name, invitation.values.get(name, ""))
-    labels = invitation.values.get("labels", {})
-    if not isinstance(labels, dict) or not all(isinstance(each, str) for each in labels.values()):
-        raise InvalidRequestError(f"labels is {labels!r}", "send an object of texts")
+    for name, value in invitation.values.items():
+        FIELDS[name](name, value)
     if not 0 < invitation.lifetime <= LONGEST_LIFETIME:
         raise InvalidRequestError(
             f"lifetime is {invitation.lifetime}",
             f"use seconds, {LONGEST_LIFETIME:.0f} (a week) at most",
         )
-
-
-def _check_place(name: str, value: object) -> None:
-    """Refuse what names no data center and no region."""
-    text = check_name(value, name) if value != "" else ""
-    if "," in text or " " in text:
-        raise InvalidRequestError(f"{name} is {text!r}", "use a name without commas and spaces")
 
 
 def _role_of(session: Session, invitation: Invitation) -> str:
@@ -260,10 +250,9 @@ def _enter(session: Session, token: Token) -> None:
         put_user(session, token.name, token.role)
         return
     revoke(session, COMPUTER, token.name, "the computer joined again")
-    values = token.labels
-    registry.put_computer(
-        session, token.name, values.get("datacenter"), values.get("region"), values.get("labels")
-    )
+    host = computers.put_computer(session, token.name, token.labels)
+    if host.state == REMOVED:
+        host.state = ELIGIBLE
 
 
 def _good_certificates(session: Session, kind: str, name: str) -> int:

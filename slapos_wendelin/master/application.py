@@ -14,13 +14,22 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import access_api, api, hateoas, json_rpc, protocol
+from slapos_wendelin.master import (
+    access_api,
+    api,
+    hateoas,
+    json_rpc,
+    protocol,
+    registry_api,
+)
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.callers import Callers, identify
-from slapos_wendelin.master.context import ANONYMOUS, EXTENSION, VIEWER, Context, Presence
+from slapos_wendelin.master.context import ANONYMOUS, EXTENSION, VIEWER, Context
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
+from slapos_wendelin.master.fleet_cache import FleetCache
 from slapos_wendelin.master.masking import masked
+from slapos_wendelin.master.presence import LOST_AFTER, Presence
 from slapos_wendelin.master.rights import check_rights
 
 #: The largest body that is read, in bytes.
@@ -37,18 +46,29 @@ _log = logging.getLogger(__name__)
 
 
 def create_application(
-    database: Database, authority: Authority | None = None, *, is_plain: bool = False
+    database: Database,
+    authority: Authority | None = None,
+    *,
+    is_plain: bool = False,
+    lost_after: float = LOST_AFTER,
 ) -> Flask:
     """Return the application that serves a database.
 
     :param authority: what signs certificates.
     :param is_plain: whether requests come in clear on loopback, where every caller is an operator.
+    :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
     """
     application = Flask(__name__, static_folder=None)
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
+    presence = Presence(database, lost_after)
     application.extensions[EXTENSION] = Context(
-        database, Presence(database), Callers(database), authority, is_plain
+        database,
+        presence,
+        FleetCache(presence.is_silent, lost_after),
+        Callers(database),
+        authority,
+        is_plain,
     )
     application.before_request(_begin)
     application.before_request(identify)
@@ -61,6 +81,7 @@ def create_application(
         json_rpc.blueprint,
         hateoas.blueprint,
         api.blueprint,
+        registry_api.blueprint,
         access_api.blueprint,
     ):
         application.register_blueprint(blueprint)

@@ -88,21 +88,39 @@ class MasterClient:
         """Return the master's health: ``{"status": "ok"}``."""
         return self._call("GET", "health")
 
-    def put_computer(
-        self,
-        reference: str,
-        datacenter: str | None = None,
-        region: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Document:
-        """Register a computer or change what is known of it; None leaves a value as it is."""
-        values = {"datacenter": datacenter, "region": region, "labels": labels}
+    def put_computer(self, reference: str, **values: Any) -> Document:
+        """Register a computer or change what is known of it; what is left out stays as it is.
+
+        :param values: ``datacenter``, ``region``, ``provider``, ``network``, ``coordinates``,
+            ``labels``, ``label_changes``, ``address``, ``state``.
+        """
         body = {key: value for key, value in values.items() if value is not None}
         return self._call("PUT", f"computers/{_quoted(reference)}", body=body)
 
     def computers(self) -> list[Document]:
-        """Return every computer."""
+        """Return every computer, those that were removed too."""
         return self._call("GET", "computers")
+
+    def computer(self, reference: str) -> Document:
+        """Return one computer and, in ``instances``, what is on it."""
+        return self._call("GET", f"computers/{_quoted(reference)}")
+
+    def remove_computer(self, reference: str) -> Document:
+        """Take a computer out of the cloud; refused while instances are on it."""
+        return self._call("DELETE", f"computers/{_quoted(reference)}")
+
+    def put_measurement(self, reference: str, measurement: Mapping[str, Any]) -> Document:
+        """Tell what a computer measured of itself, and that it is there."""
+        return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)
+
+    def move(self, instance: str, computer: str | None = None) -> Document:
+        """Place an instance anew; what is in its partition is lost.
+
+        :param instance: a root by its reference, or any instance by its guid.
+        :param computer: where to; None for wherever placement puts it, but not where it is.
+        """
+        body = {} if computer is None else {"computer": computer}
+        return self._call("POST", f"instances/{_quoted(instance)}/move", body=body)
 
     def put_product(
         self,
@@ -137,9 +155,13 @@ class MasterClient:
         """Return a root by the reference it was requested under, or any instance by its guid."""
         return self._call("GET", f"instances/{_quoted(reference)}")
 
-    def status(self) -> Document:
-        """Return data centers, computers, software releases and instance trees."""
-        return self._call("GET", "status")
+    def status(self, instance: str | None = None) -> Document:
+        """Return data centers, computers, software releases and instance trees.
+
+        :param instance: show only this tree, or the part of one below an instance's guid.
+        """
+        query = {} if instance is None else {"instance": instance}
+        return self._call("GET", "status", query=query)
 
     def join(self, token: str, request: str, name: str = "") -> Document:
         """Return the certificate for the key of a signing request, let in by a token.
@@ -217,7 +239,7 @@ class MasterClient:
         path: str,
         *,
         query: Mapping[str, float | str] | None = None,
-        body: Document | None = None,
+        body: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Send one request and return the document of the answer."""

@@ -4,20 +4,18 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.database import Database
-from slapos_wendelin.master.models import Computer
+from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.presence import Presence
 
 if TYPE_CHECKING:
     from slapos_wendelin.master.authority import Authority
@@ -30,13 +28,8 @@ COMPUTER = "computer"
 PARTITION = "partition"
 ANONYMOUS = "anonymous"
 
-_log = logging.getLogger(__name__)
-
 #: The key of the context among the extensions of the Flask application.
 EXTENSION = "wendelin-master"
-
-#: How long a contact stays in memory only, in seconds, so that a poll seldom writes.
-_CONTACT_INTERVAL = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,59 +49,22 @@ class Caller:
         return f"{self.kind}/{self.name}"
 
 
-class Presence:
-    """When each computer last asked for its work."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._seen: dict[str, float] = {}
-
-    def seen(self, host: Computer) -> None:
-        """Note that a computer asks now.
-
-        :param host: the computer as it was just read.
-        """
-        now = time.time()
-        with self._lock:
-            self._seen[host.reference] = now
-        if host.contacted_at is None or now - host.contacted_at > _CONTACT_INTERVAL:
-            self._write(host, now, told=0)
-
-    def read(self, host: Computer) -> None:
-        """Note that a computer has been told all its changes up to its number."""
-        if host.fetched_number < host.number:
-            self._write(host, time.time(), told=host.number)
-        self.seen(host)
-
-    def _write(self, host: Computer, now: float, told: int) -> None:
-        """Keep the contact and what the computer was told."""
-        try:
-            with self._database.writing() as session:
-                stored = session.get_one(Computer, host.id)
-                stored.contacted_at = now
-                stored.fetched_number = max(stored.fetched_number, told)
-        except OperationalError as error:
-            # A full disk must not keep computers from reading what they shall run.
-            _log.warning("contact not kept computer=%s error=%s", host.reference, error.orig)
-
-    def last(self, host: Computer) -> float | None:
-        """Return when the computer last asked, in seconds since the epoch, or None."""
-        with self._lock:
-            return self._seen.get(host.reference, host.contacted_at)
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the application keeps between requests."""
 
     database: Database
     presence: Presence
+    fleet: FleetCache
     callers: Callers
     #: What signs certificates; None for a master that only listens in clear.
     authority: Authority | None
     #: Whether the master listens in clear, on loopback, where every caller is an operator.
     is_plain: bool
+
+    def is_call_of_computer(self) -> bool:
+        """Say whether the request comes from a computer, not from somebody who looks at it."""
+        return self.is_plain or g.caller.kind == COMPUTER
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
@@ -123,6 +79,15 @@ class Context:
         """
         with self.database.writing(str(g.caller)) as session:
             g.right(session)
+            fleet_cache.keep_in(session, self.fleet)
+            yield session
+
+    @contextmanager
+    def trying(self) -> Iterator[Session]:
+        """Give a session of which nothing is kept."""
+        with self.database.trying(str(g.caller)) as session:
+            g.right(session)
+            fleet_cache.keep_in(session, self.fleet)
             yield session
 
 

@@ -32,6 +32,21 @@ def begin_numbers(session: Session) -> None:
     ).scalar_one()
 
 
+def first_number(session: Session) -> int:
+    """Return the last number that was given out before the session's transaction.
+
+    All that is committed has numbers up to it; what the transaction changes gets larger ones.
+    """
+    number: int = session.info[_FIRST]
+    return number
+
+
+def given_number(session: Session) -> int | None:
+    """Return the last number that the session's transaction gave out, or None."""
+    first, last = session.info.get(_FIRST), session.info.get(_LAST)
+    return last if last != first else None
+
+
 def next_number(session: Session) -> int:
     """Return a number larger than all before it.
 

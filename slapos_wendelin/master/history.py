@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import event, insert, inspect, select, update
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 
+from slapos_wendelin.master.computer_fields import DECISIVE
 from slapos_wendelin.master.due import next_number
 from slapos_wendelin.master.models import (
     Base,
@@ -178,8 +179,9 @@ def _subject(row: Base) -> str:
 def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[int]:
     """Return the computers that a changed row concerns: where it is, and where it was."""
     if isinstance(row, Computer):
-        # That it called, and how far it has read, is nobody's news.
+        # That it called, how far it has read and what it uses is nobody's news.
         quiet = {"contacted_at", "fetched_number", "revision"}
+        quiet |= set() if _measured_otherwise(row) else {"measured"}
         changed = {each.key for each in inspect(row).attrs if each.history.has_changes()}
         return {row.id} if changed - quiet else set()
     if isinstance(row, Partition | Software):
@@ -197,6 +199,14 @@ def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[in
             )
         )
     return _computers_of_partitions(session, places - {None})
+
+
+def _measured_otherwise(host: Computer) -> bool:
+    """Return whether a computer was measured and has other sizes than before."""
+    history = inspect(host).attrs.measured.history
+    old = history.deleted[0] if history.deleted else {}
+    new = history.added[0] if history.added else {}
+    return any(old.get(name) != new.get(name) for name in DECISIVE)
 
 
 def _computers_of_partitions(session: Session, places: set[Any]) -> set[int]:

@@ -172,7 +172,8 @@ def all_instances_of_computer(sent: _Document) -> _Document:
             for place in host.partitions
             if place.instance is not None
         ]
-    context().presence.read(host)
+    if context().is_call_of_computer():
+        context().presence.read(host, request.remote_addr or "")
     return {"result_list": result}
 
 
@@ -309,7 +310,8 @@ def put_format(sent: _Document) -> _Document:
         for each in sent["compute_partition_list"]
     ]
     with context().writing() as session:
-        registry.put_partitions(session, name, partitions)
+        host = registry.put_partitions(session, name, partitions)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
     return _success("Formatted")
 
 

@@ -46,6 +46,21 @@ def load(xml: str, field: str) -> Any:
     :raises InvalidRequestError: when it is not well-formed, has a document type declaration, or
         holds anything but numbers, texts, booleans, nothing, lists, tuples and dictionaries.
     """
+    root = parse_xml(xml, field, "send it as slapos.util.dumps writes it")
+    if root.tag != "marshal" or len(root) != 1:
+        raise InvalidRequestError(
+            f"{field} is not one value in a <marshal> element",
+            "send it as slapos.util.dumps writes it",
+        )
+    return _Reader(field).read(root[0])
+
+
+def parse_xml(xml: str, field: str, remedy: str) -> _Element:
+    """Return the outermost element of a document, in which nothing is expanded or fetched.
+
+    :param field: the form field that the document came in, for the error's text.
+    :raises InvalidRequestError: when it is not well-formed or has a document type declaration.
+    """
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -56,19 +71,12 @@ def load(xml: str, field: str) -> Any:
     try:
         root = etree.fromstring(xml.encode(), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise InvalidRequestError(
-            f"{field} is not well-formed XML: {error}", "send it as slapos.util.dumps writes it"
-        ) from error
+        raise InvalidRequestError(f"{field} is not well-formed XML: {error}", remedy) from error
     if root.getroottree().docinfo.doctype:
         raise InvalidRequestError(
             f"{field} has a document type declaration", "send XML without <!DOCTYPE>"
         )
-    if root.tag != "marshal" or len(root) != 1:
-        raise InvalidRequestError(
-            f"{field} is not one value in a <marshal> element",
-            "send it as slapos.util.dumps writes it",
-        )
-    return _Reader(field).read(root[0])
+    return root
 
 
 def load_dictionary(xml: str, field: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from slapos.util import dumps
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import handing_out, registry, reports
+from slapos_wendelin.master import computers, handing_out, registry, reports
 from slapos_wendelin.master import requests as instance_requests
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import (
@@ -44,6 +44,7 @@ from slapos_wendelin.master.models import Instance, Product
 from slapos_wendelin.master.renaming import rename
 from slapos_wendelin.master.requesting import NONE, requesting_partition
 from slapos_wendelin.master.shared import hosted_instance
+from slapos_wendelin.master.usage import read_usage
 
 blueprint = Blueprint("protocol", __name__)
 
@@ -58,7 +59,8 @@ def get_full_computer_information() -> Response:
     with context().reading() as session:
         host = registry.computer(session, _argument("computer_id"))
         answer = _xml(computer_document(host))
-    context().presence.read(host)
+    if context().is_call_of_computer():
+        context().presence.read(host, request.remote_addr or "")
     return answer
 
 
@@ -213,16 +215,25 @@ def software_release_error() -> str:
 def load_computer_configuration_from_xml() -> str:
     """Take over the partitions that ``slapos node format`` made."""
     configuration = load_dictionary(_field("xml"), "xml")
+    caller = request.remote_addr or ""
     with context().writing() as session:
-        registry.load_configuration(session, configuration)
+        known = computers.find_if_any(session, str(configuration.get("reference") or ""))
+        address = str(configuration.get("address") or "")
+        context().presence.check_machine(known, address, caller)
+        host = registry.load_configuration(session, configuration)
+        context().presence.seen_in_transaction(host, caller)
     return "OK"
 
 
 @blueprint.post("/useComputer")
 def use_computer() -> str:
-    """Accept a usage report. It is not kept: nothing here bills."""
-    with context().reading() as session:
-        registry.computer(session, _field("computer_id"))
+    """Keep the averages in a usage report."""
+    reference = _field("computer_id")
+    usage = read_usage(_field("use_string"), reference)
+    with context().writing() as session:
+        host = registry.computer(session, reference)
+        computers.keep_usage(host, usage)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
     return "OK"
 
 

@@ -11,25 +11,26 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master import computers
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, shown
+from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.due import touch_software
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, UnknownError
 from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Partition, Software
-from slapos_wendelin.master.placement import Candidate
 
 _GUID = re.compile(GUID_PREFIX + "([0-9]{1,18})")
 
 
 def computer(session: Session, reference: str) -> Computer:
-    """Return a computer.
+    """Return a computer that has not been removed.
 
-    :raises UnknownError: when it is not registered.
+    :raises UnknownError: when there is none.
     """
-    found = session.scalar(select(Computer).where(Computer.reference == reference))
-    if found is None:
+    found = computers.find_computer(session, reference)
+    if found.state == REMOVED:
         raise UnknownError(
-            f"computer {shown(reference)} is not registered",
-            "run `slapos node format` there, or register it with PUT /v1/computers/REFERENCE",
+            f"computer {reference!r} was removed",
+            f"an operator can bring it back with `slapos computer uncordon {reference}`",
         )
     return found
 
@@ -78,28 +79,6 @@ def instance(session: Session, guid: str, gone: bool = False) -> Instance:
     return found
 
 
-def put_computer(
-    session: Session,
-    reference: str,
-    datacenter: str | None,
-    region: str | None,
-    labels: Mapping[str, str] | None,
-) -> Computer:
-    """Register a computer, or change what is known of it; None leaves a value as it is."""
-    found = session.scalar(select(Computer).where(Computer.reference == reference))
-    if found is None:
-        found = Computer(reference=check_name(reference, "the computer's reference"))
-        session.add(found)
-    if datacenter is not None:
-        found.datacenter = datacenter
-    if region is not None:
-        found.region = region
-    if labels is not None:
-        found.labels = dict(labels)
-    session.flush()
-    return found
-
-
 def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Computer:
     """Take over what ``slapos node format`` measured, registering the computer when it is new.
 
@@ -108,7 +87,8 @@ def load_configuration(session: Session, configuration: Mapping[str, Any]) -> Co
     """
     name = check_name(configuration.get("reference"), "the computer's reference")
     found = put_partitions(session, name, _partitions_of(configuration, name))
-    found.address = str(configuration.get("address") or "")
+    computers.put_computer(session, name, {"address": configuration.get("address") or ""})
+    keep_capabilities(found, _capabilities(configuration))
     return found
 
 
@@ -122,6 +102,7 @@ def put_partitions(
 
     :param partitions: the name and the addresses of each, pairs of interface and IP.
     :raises InvalidRequestError: when a partition is named twice.
+    :raises UnknownError: when the computer was removed.
     """
     described: dict[str, list[Any]] = {}
     for reference, addresses in partitions:
@@ -131,7 +112,8 @@ def put_partitions(
                 "correct the computer's XML file and run `slapos node format` again",
             )
         described[reference] = addresses
-    found = put_computer(session, name, None, None, None)
+    computers.put_computer(session, name, {})
+    found = computer(session, name)
     known = {each.reference: each for each in found.partitions}
     for reference, addresses in described.items():
         if reference not in known:
@@ -144,6 +126,12 @@ def put_partitions(
         forget_if_unused(known[reference])
     session.flush()
     return found
+
+
+def keep_capabilities(host: Computer, capabilities: Mapping[str, list[str]]) -> None:
+    """Keep what single partitions of a computer can do besides, as its formatting says."""
+    if host.measured.get("capabilities", {}) != capabilities:
+        host.measured = {**host.measured, "capabilities": dict(capabilities)}
 
 
 def forget_if_unused(place: Partition) -> None:
@@ -178,39 +166,6 @@ def find_software(session: Session, host: Computer, url: str) -> Software | None
     return session.scalar(
         select(Software).where(Software.computer_id == host.id, Software.url == url)
     )
-
-
-def candidates(session: Session) -> list[Candidate]:
-    """Return every computer as placement sees it."""
-    hosts = session.scalars(select(Computer)).all()
-    rows = session.execute(
-        select(Partition.computer_id, Partition.reference, Instance.id)
-        .outerjoin(Instance, Instance.partition_id == Partition.id)
-        .where(Partition.offered)
-    ).all()
-    capacity: dict[int, int] = {}
-    free: dict[int, list[str]] = {}
-    for computer_id, reference, instance_id in rows:
-        capacity[computer_id] = capacity.get(computer_id, 0) + 1
-        if instance_id is None:
-            free.setdefault(computer_id, []).append(reference)
-    return [
-        Candidate(
-            reference=host.reference,
-            datacenter=host.datacenter,
-            region=host.region,
-            labels=host.labels,
-            capacity=capacity.get(host.id, 0),
-            free=tuple(free.get(host.id, ())),
-            provider=host.provider,
-            network=host.network,
-            cores=host.measured.get("cpu_core"),
-            memory=host.measured.get("memory_size"),
-            disk=host.measured.get("storage_capacity"),
-            state=host.state,
-        )
-        for host in hosts
-    ]
 
 
 def users_of(session: Session, host: Computer, url: str) -> Sequence[Instance]:
@@ -254,3 +209,12 @@ def _partitions_of(configuration: Mapping[str, Any], name: str) -> list[tuple[st
             f"the configuration of {name!r} is not what format sends: {error!r}",
             "send it with `slapos node format`",
         ) from error
+
+
+def _capabilities(configuration: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what the partitions in a configuration can do, by partition."""
+    return {
+        each["reference"]: [str(capability) for capability in each["capability_list"]]
+        for each in configuration["partition_list"]
+        if isinstance(each.get("capability_list"), list) and each["capability_list"]
+    }

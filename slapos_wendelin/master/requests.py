@@ -11,21 +11,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import registry, shared, views
+from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import touch_instance
-from slapos_wendelin.master.errors import (
-    ConflictError,
-    InvalidRequestError,
-    NoCapacityError,
-    UnknownError,
-)
-from slapos_wendelin.master.models import Instance, Partition
-from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, place
-from slapos_wendelin.master.service_level import kept_apart_as
-
-#: How many computers a refusal names.
-_EXPLAINED_COMPUTERS = 12
+from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
+from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.placement import ServiceLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,7 @@ def request_instance(
     else:
         _change(session, instance, request, requester)
     if not instance.shared:
-        registry.supply(session, _home(instance).computer, instance.software_release)
+        registry.supply(session, placing.home(instance).computer, instance.software_release)
     return instance
 
 
@@ -162,15 +153,7 @@ def _create(
             session, request.software_release, request.software_type, request.sla
         )
     else:
-        if level.instance_guid:
-            level = level.beside(_host_of(session, level.instance_guid))
-        decision = place(
-            registry.candidates(session),
-            _members(session, tree, level.group) if level.keeps_apart else (),
-            level,
-        )
-        partition = _partition(session, decision, request.reference)
-        placement = _explained(decision)
+        partition, placement = placing.find_place(session, request.reference, tree, level)
     instance = Instance(
         reference=request.reference,
         tree_id=tree,
@@ -191,19 +174,6 @@ def _create(
     session.flush()
     _settle(session, instance)
     return instance
-
-
-def _explained(decision: Decision) -> list[dict[str, object]]:
-    """Return why each computer was or was not chosen."""
-    return [
-        {
-            "computer": verdict.computer,
-            "chosen": verdict.computer == decision.computer,
-            "score": list(verdict.score),
-            "explanation": verdict.explanation,
-        }
-        for verdict in decision.verdicts
-    ]
 
 
 def _change(
@@ -258,56 +228,3 @@ def _settle(session: Session, instance: Instance) -> None:
     for child in instance.children:
         if child.destroyed_at is None:
             _settle(session, child)
-
-
-def _members(session: Session, tree: int, group: str) -> list[Member]:
-    """Return the placed instances of a group: of one tree, or of the roots.
-
-    Without a group they are all those of the tree, with its root.
-    """
-    inside = Instance.tree_id == tree
-    if not group:
-        if not tree:
-            return []
-        inside |= Instance.id == tree
-    placed = session.scalars(
-        select(Instance).where(inside, Instance.live.is_(True), Instance.shared.is_(False))
-    )
-    hosts = [
-        _home(instance).computer
-        for instance in placed
-        if not group or kept_apart_as(instance.sla) == group
-    ]
-    return [Member(host.reference, host.datacenter, host.network) for host in hosts]
-
-
-def _host_of(session: Session, guid: str) -> str:
-    """Return the computer of the instance beside which another one shall be.
-
-    :raises UnknownError: when there is none, or it is gone.
-    """
-    partition = shared.place_of(views.find_instance(session, guid))
-    if partition is None:
-        raise UnknownError(f"instance {guid!r}, which the SLA names, is on no computer")
-    return partition.computer.reference
-
-
-def _home(instance: Instance) -> Partition:
-    """Return the partition of an instance that is not destroyed yet."""
-    if instance.partition is None:
-        raise UnknownError(f"{instance.reference!r} has no partition")
-    return instance.partition
-
-
-def _partition(session: Session, decision: Decision, reference: str) -> Partition:
-    """Return the row of the partition that placement chose."""
-    if decision.computer is None or decision.partition is None:
-        first = decision.first_verdicts(_EXPLAINED_COMPUTERS)
-        reasons = [f"{each.computer}: {each.explanation}" for each in first]
-        if decision.computers > len(first):
-            reasons.append(f"and {decision.computers - len(first)} more computers")
-        raise NoCapacityError(
-            f"no computer can host {reference!r}: " + ("; ".join(reasons) or "none is registered"),
-            "add a computer or partitions, change the SLA, or destroy an instance",
-        )
-    return registry.partition(session, decision.computer, decision.partition)

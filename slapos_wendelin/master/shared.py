@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from slapos_wendelin.master.candidates import Candidate
+from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.checks import DESTROYED, STARTED, shown
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError, NoCapacityError, UnknownError
-from slapos_wendelin.master.models import Computer, Instance, Partition
-from slapos_wendelin.master.placement import ServiceLevel, unmet
+from slapos_wendelin.master.models import Instance, Partition
+from slapos_wendelin.master.placement import Fleet, ServiceLevel, unmet
 
 #: The SLA key that names the provider itself.
 _PROVIDER_KEY = "instance_guid"
@@ -57,9 +57,10 @@ def choose_provider(
     """
     level = service_level(sla)
     providers = _providers(session, release, software_type)
+    fleet = fleet_cache.fleet_of(session)
     verdicts: list[dict[str, Any]] = []
     for provider, count in providers:
-        reason = _refusal(provider, level, sla.get(_PROVIDER_KEY))
+        reason = _refusal(provider, fleet, level, sla.get(_PROVIDER_KEY))
         verdicts.append(
             {
                 "computer": _computer(provider),
@@ -91,30 +92,15 @@ def _providers(session: Session, release: str, software_type: str) -> list[tuple
     return [(provider, number) for provider, number in rows]
 
 
-def _refusal(provider: Instance, level: ServiceLevel, guid: object) -> str:
+def _refusal(provider: Instance, fleet: Fleet, level: ServiceLevel, guid: object) -> str:
     """Return why a provider is not where the SLA allows; nothing when it is."""
     if guid and provider.guid != guid:
         return f"asked for {guid}"
     home = provider.partition
-    if home is None:
+    known = None if home is None else fleet.get(home.computer.reference)
+    if home is None or known is None:
         return "has no place"
-    return " and ".join(unmet(_candidate(home.computer), home.reference, (), level))
-
-
-def _candidate(host: Computer) -> Candidate:
-    """Return a computer as placement sees it, but for its room: a shared instance needs none."""
-    return Candidate(
-        reference=host.reference,
-        datacenter=host.datacenter,
-        region=host.region,
-        labels=host.labels,
-        provider=host.provider,
-        network=host.network,
-        cores=host.measured.get("cpu_core"),
-        memory=host.measured.get("memory_size"),
-        disk=host.measured.get("storage_capacity"),
-        state=host.state,
-    )
+    return " and ".join(unmet(known, home.reference, (), level))
 
 
 def _no_provider(

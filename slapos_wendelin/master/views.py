@@ -10,11 +10,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, attributes, joinedload
 
 from slapos_wendelin.master.checks import shown
 from slapos_wendelin.master.errors import UnknownError
-from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Product, Software
+from slapos_wendelin.master.models import (
+    GUID_PREFIX,
+    Computer,
+    Instance,
+    Partition,
+    Product,
+    Software,
+)
 from slapos_wendelin.master.shared import place_of
 
 
@@ -41,11 +48,25 @@ def find_instance(session: Session, reference: str) -> Instance:
 
 
 def roots(session: Session) -> list[Instance]:
-    """Return the roots of the trees of which something is still there, by reference."""
-    present = session.scalars(select(Instance).where(Instance.destroyed_at.is_(None))).all()
-    wanted = {each.root_id for each in present}
-    found = [session.get_one(Instance, row) for row in wanted]
-    return sorted(found, key=lambda each: (each.reference, each.id))
+    """Return the roots of the trees of which something is still there, by reference.
+
+    What is below them is loaded with few queries for all.
+    """
+    present = session.scalars(
+        select(Instance)
+        .where(Instance.destroyed_at.is_(None))
+        .order_by(Instance.id)
+        .options(joinedload(Instance.partition).joinedload(Partition.computer))
+    ).all()
+    below: dict[int | None, list[Instance]] = {}
+    for each in present:
+        below.setdefault(each.requester_id, []).append(each)
+    found = {each.id: each for each in present if each.is_root}
+    for row in {each.root_id for each in present} - found.keys():
+        found[row] = session.get_one(Instance, row)
+    for each in {*present, *found.values()}:
+        attributes.set_committed_value(each, "children", below.get(each.id, []))
+    return sorted(found.values(), key=lambda each: (each.reference, each.id))
 
 
 def instance_view(instance: Instance) -> dict[str, Any]:
@@ -85,20 +106,17 @@ def instance_view(instance: Instance) -> dict[str, Any]:
     }
 
 
-def computer_view(host: Computer, contacted_at: float | None) -> dict[str, Any]:
-    """Return a computer with its use."""
-    offered = [place for place in host.partitions if place.offered]
+def place_view(instance: Instance) -> dict[str, Any]:
+    """Return an instance in few words: what it is, where, and how it is."""
+    place = place_of(instance)
     return {
-        "reference": host.reference,
-        "datacenter": host.datacenter,
-        "region": host.region,
-        "labels": host.labels,
-        "address": host.address,
-        "partitions": len(offered),
-        "partitions_used": sum(place.instance is not None for place in offered),
-        "contacted_at": timestamp(contacted_at),
-        "number": host.number,
-        "software": [software_view(each) for each in host.software],
+        "reference": instance.reference,
+        "guid": instance.guid,
+        "computer": None if place is None else place.computer.reference,
+        "partition": None if place is None else place.reference,
+        "state": instance.state,
+        "reported_state": instance.reported_state,
+        "settled": instance.is_settled,
     }
 
 

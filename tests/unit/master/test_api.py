@@ -123,7 +123,8 @@ def test_the_status_shows_data_centers_computers_releases_and_trees(cloud: Cloud
     cloud.add_computer("paris-1", partitions=3, datacenter="paris")
     cloud.request("cluster")
     status = cloud.client.status()
-    assert status["datacenters"] == [{"name": "paris", "computers": ["paris-1"]}]
+    (datacenter,) = status["datacenters"]
+    assert (datacenter["name"], datacenter["computers"]) == ("paris", ["paris-1"])
     (computer,) = status["computers"]
     assert (computer["partitions"], computer["partitions_used"]) == (3, 1)
     assert [each["url"] for each in status["software"]] == [RELEASE]

@@ -102,7 +102,7 @@ def test_asking_for_work_is_not_reading_it(cloud: Cloud):
 
 
 def test_polls_leave_the_last_contact(cloud: Cloud):
-    cloud.add_computer("paris")
+    cloud.client.put_computer("paris")
     assert cloud.client.computers()[0]["contacted_at"] is None
     cloud.client.wait_due("paris", after=0, timeout=0)
     assert cloud.client.computers()[0]["contacted_at"]

@@ -211,15 +211,23 @@ REQUESTS = {
     "hateoas.document": Request("hateoas/document", VIEWER),
     # The API of our own tools.
     "api.health": Request("v1/health", CERTIFIED),
-    "api.put_computer": Request("v1/computers/paris", OPERATOR, document=NOTHING, method="PUT"),
-    "api.get_computers": Request("v1/computers", VIEWER),
-    "api.get_due": Request("v1/computers/paris/due", COMPUTER),
     "api.put_product": Request("v1/products/neo", OPERATOR, document=PRODUCT, method="PUT"),
     "api.get_products": Request("v1/products", VIEWER),
     "api.get_product": Request("v1/products/neo", VIEWER),
     "api.get_instances": Request("v1/instances", VIEWER),
     "api.get_instance": Request("v1/instances/cluster", VIEWER),
-    "api.get_status": Request("v1/status", VIEWER),
+    "registry.put_computer": Request(
+        "v1/computers/paris", OPERATOR, document=NOTHING, method="PUT"
+    ),
+    "registry.get_computers": Request("v1/computers", VIEWER),
+    "registry.get_computer": Request("v1/computers/paris", COMPUTER | VIEWER),
+    "registry.delete_computer": Request("v1/computers/nowhere", OPERATOR, method="DELETE"),
+    "registry.put_measurement": Request(
+        "v1/computers/paris/measurement", COMPUTER, document=NOTHING, method="PUT"
+    ),
+    "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
+    "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
+    "registry.get_status": Request("v1/status", VIEWER),
     "access.join": Request("v1/join", EVERYBODY, document=NOTHING),
     "access.renew": Request(
         "v1/renew",
