@@ -163,6 +163,61 @@ class MasterClient:
         query = {} if instance is None else {"instance": instance}
         return self._call("GET", "status", query=query)
 
+    def join(self, token: str, request: str, name: str = "") -> Document:
+        """Return the certificate for the key of a signing request, let in by a token.
+
+        :param name: who the caller believes to be; empty to leave that to the token.
+        """
+        body = {"token": token, "request": request, "name": name}
+        return self._call("POST", "join", body=body)
+
+    def renew(self, request: str) -> Document:
+        """Return a new certificate for the key of a signing request, for who calls."""
+        return self._call("POST", "renew", body={"request": request})
+
+    def make_token(
+        self,
+        kind: str,
+        name: str,
+        *,
+        role: str = "",
+        lifetime: float | None = None,
+        replace: bool = False,
+        **values: Any,
+    ) -> Document:
+        """Make a token that lets in a computer or a user once; it is in ``token``.
+
+        :param role: operator or viewer, for a new user.
+        :param lifetime: how long it is good for, in seconds.
+        :param replace: whether the computer may have joined before.
+        :param values: what to keep of the computer, such as ``datacenter``.
+        """
+        body: Document = {"kind": kind, "name": name, "role": role, "replace": replace, **values}
+        if lifetime is not None:
+            body["lifetime"] = lifetime
+        return self._call("POST", "tokens", body=body)
+
+    def users(self) -> list[Document]:
+        """Return every user."""
+        return self._call("GET", "users")
+
+    def put_user(self, name: str, role: str) -> Document:
+        """Register a user or change the role of one."""
+        return self._call("POST", "users", body={"name": name, "role": role})
+
+    def remove_user(self, name: str) -> Document:
+        """Take a user out; its certificates are revoked."""
+        return self._call("DELETE", f"users/{_quoted(name)}")
+
+    def certificates(self, kind: str = "", name: str = "") -> list[Document]:
+        """Return what is recorded of certificates: of all, or of a kind, or of one name."""
+        query = {key: value for key, value in {"kind": kind, "name": name}.items() if value}
+        return self._call("GET", "certificates", query=query)
+
+    def revoke(self, serial: str, reason: str = "") -> Document:
+        """Let a certificate be good no more."""
+        return self._call("POST", f"certificates/{serial}/revoke", body={"reason": reason})
+
     def wait_due(self, computer: str, after: int = 0, timeout: float = 60.0) -> Document:
         """Wait until a computer has work newer than a number.
 

@@ -58,8 +58,9 @@ class MasterServer:
         :raises DatabaseError: when the database cannot be used.
         """
         adapter = None
-        check_loopback(host)
-        if not plain:
+        if plain:
+            check_loopback(host)
+        else:
             if authority is None:
                 raise ListenError(
                     "a master that listens with TLS needs a certificate authority",
@@ -70,7 +71,7 @@ class MasterServer:
         self._database = Database(location)
         self._server = HttpServer(
             (host, port),
-            create_application(self._database),
+            create_application(self._database, authority, is_plain=plain),
             numthreads=_THREADS,
             server_name="slapos-wendelin-master",
             timeout=_SOCKET_TIMEOUT,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
 from master_cloud import Cloud
+from secure_cloud import SecureCloud
 from slapos_command import stop_supervisord, write_configuration
 
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.server import MasterServer
 
 # How long an example takes depends on what else the machine does.
@@ -56,13 +58,36 @@ def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clo
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
     server = MasterServer(location, "127.0.0.1", 0, plain=True)
+    with serving(server):
+        running = Cloud(server.url)
+        yield running
+        running.client.close()
+
+
+@contextmanager
+def serving(server: MasterServer) -> Iterator[None]:
+    """Run a server in a thread."""
     thread = threading.Thread(target=server.serve)
     thread.start()
-    running = Cloud(server.url)
-    yield running
-    running.client.close()
-    server.stop()
-    thread.join()
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def secure_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureCloud]:
+    """A master with TLS, with an operator, a viewer and nothing else."""
+    folder = tmp_path_factory.mktemp("secure")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HTTPServer, "expiration_interval", 0.02)
+        authority = Authority(folder / "authority")
+        server = MasterServer(folder / "master.sqlite", "127.0.0.1", 0, authority=authority)
+        with serving(server):
+            running = SecureCloud(server, authority, folder)
+            yield running
+            running.close()
 
 
 @pytest.fixture
