@@ -20,6 +20,7 @@ from slapos_wendelin.master import (
     hateoas,
     json_rpc,
     protocol,
+    registration,
     registry_api,
 )
 from slapos_wendelin.master.authority import Authority
@@ -83,6 +84,7 @@ def create_application(
         api.blueprint,
         registry_api.blueprint,
         access_api.blueprint,
+        registration.blueprint,
     ):
         application.register_blueprint(blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)

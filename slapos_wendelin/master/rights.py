@@ -240,6 +240,9 @@ RULES: Mapping[str, Rule] = {
     "registry.get_due": Rule(computer=_own_path),
     "registry.move_instance": _OPERATORS,
     "registry.get_status": _VIEWERS,
+    "registration.request_computer": Rule(anonymous=True),
+    "registration.get_certificate": Rule(anonymous=True),
+    "registration.get_computer_token": _OPERATORS,
     # How callers come in, stay in and are kept out.
     "access.join": Rule(anonymous=True),
     "access.renew": Rule(viewer=True, computer=_anything),
