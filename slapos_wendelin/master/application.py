@@ -13,7 +13,15 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, json_rpc, protocol, registry_api
+from slapos_wendelin.master import (
+    api,
+    catalog,
+    hateoas,
+    json_rpc,
+    plan_api,
+    protocol,
+    registry_api,
+)
 from slapos_wendelin.master.context import EXTENSION, Context, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
@@ -48,14 +56,8 @@ def create_application(database: Database, lost_after: float = LOST_AFTER) -> Fl
     application.before_request(identify)
     application.before_request(_check_size)
     application.after_request(_log_request)
-    for blueprint in (
-        protocol.blueprint,
-        json_rpc.blueprint,
-        hateoas.blueprint,
-        api.blueprint,
-        registry_api.blueprint,
-    ):
-        application.register_blueprint(blueprint)
+    for module in (protocol, json_rpc, hateoas, api, registry_api, catalog, plan_api):
+        application.register_blueprint(module.blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
     application.register_error_handler(HTTPException, _tell_http_error)
     application.register_error_handler(OperationalError, _tell_database_error)

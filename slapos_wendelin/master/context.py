@@ -21,6 +21,7 @@ from slapos_wendelin.master.fleet_cache import FleetCache
 from slapos_wendelin.master.presence import Presence
 
 OPERATOR = "operator"
+VIEWER = "viewer"
 
 #: The key of the context among the extensions of the Flask application.
 EXTENSION = "wendelin-master"

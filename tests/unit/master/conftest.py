@@ -12,6 +12,7 @@ import pytest
 from cheroot.server import HTTPServer
 from hypothesis import settings
 from master_cloud import Cloud
+from planning import make_template
 from slapos_command import stop_supervisord, write_configuration
 
 from slapos_wendelin.master.server import MasterServer
@@ -40,3 +41,11 @@ def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
     """Give the slapos.cfg of the computer paris, which has four partitions."""
     yield write_configuration(tmp_path, cloud.url, partitions=4)
     stop_supervisord(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def three_computers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a database with three computers, to be copied."""
+    path = tmp_path_factory.mktemp("three_computers") / "master.sqlite"
+    make_template(path)
+    return path
