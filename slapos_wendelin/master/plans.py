@@ -261,7 +261,12 @@ def _identity(change: Document) -> tuple[str, str, str]:
 
 
 def _anonymous(change: Document) -> Document:
-    """Return a change without the guid of a new instance: numbers that a trial took may be lost."""
-    if change["kind"] == Instance.__tablename__ and change["action"] == ADDED:
-        return change | {"subject": ""}
-    return change
+    """Return a change without what differs each time: a new instance's guid, the time of its end.
+
+    A number that a trial took may be lost, and a shared instance is gone when it is destroyed.
+    """
+    if change["kind"] != Instance.__tablename__:
+        return change
+    after = {key: value for key, value in change["after"].items() if key != "destroyed_at"}
+    subject = "" if change["action"] == ADDED else change["subject"]
+    return change | {"subject": subject, "after": after}

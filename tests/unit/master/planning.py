@@ -34,7 +34,7 @@ from slapos_wendelin.master.requests import (
     find_instance_of,
     request_instance,
 )
-from slapos_wendelin.master.views import decoded, timestamp
+from slapos_wendelin.master.views import decoded
 
 COMPUTERS = {"paris-1": "paris", "paris-2": "paris", "tokyo-1": "tokyo"}
 
@@ -76,7 +76,7 @@ def picture(database: Database) -> dict[tuple[str, str], dict[str, Any]]:
                 "reference": row.reference,
                 "requester": name_of(row.requester),
                 "shared": row.shared,
-                "provider": None,
+                "provider": name_of(row.provider),
                 "release_url": row.software_release,
                 "software_type": row.software_type,
                 "parameters": decoded(row.parameters),
@@ -88,7 +88,7 @@ def picture(database: Database) -> dict[tuple[str, str], dict[str, Any]]:
                 "error": row.error,
                 "place": row.partition
                 and f"{row.partition.computer.reference}/{row.partition.reference}",
-                "destroyed_at": timestamp(row.destroyed_at),
+                "is_gone": row.destroyed_at is not None,
             }
         return found
 
@@ -124,9 +124,21 @@ def real_difference(before: dict, after: dict) -> dict[tuple[str, str], tuple[st
 
 def told(effects: list[dict]) -> dict[tuple[str, str], tuple[str, dict, dict]]:
     return {
-        (each["kind"], each["subject"]): (each["action"], each["before"], each["after"])
+        (each["kind"], each["subject"]): (
+            each["action"],
+            timeless(each["before"]),
+            timeless(each["after"]),
+        )
         for each in effects
     }
+
+
+def timeless(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with whether an instance is gone instead of when that was."""
+    known = {key: value for key, value in values.items() if key != "destroyed_at"}
+    if "destroyed_at" in values:
+        known["is_gone"] = values["destroyed_at"] is not None
+    return known
 
 
 def explain(database: Database, planned: PlannedRequest) -> dict[str, Any]:

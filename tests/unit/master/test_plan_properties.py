@@ -26,7 +26,7 @@ from planning import (
 
 from slapos_wendelin.master import changes
 from slapos_wendelin.master.checks import INSTANCE_STATES
-from slapos_wendelin.master.errors import MasterError, NoCapacityError
+from slapos_wendelin.master.errors import ConflictError, MasterError, NoCapacityError
 from slapos_wendelin.master.plans import ChildRequest, PlannedRequest
 from slapos_wendelin.master.requests import (
     InstanceRequest,
@@ -57,12 +57,13 @@ REQUESTS = st.builds(
     PlannedRequest,
     wanted=st.builds(
         InstanceRequest,
-        reference=st.sampled_from(["cluster", "other"]),
+        reference=st.sampled_from(["cluster", "other", "third"]),
         software_release=st.sampled_from(["r1", "r2"]),
         software_type=st.sampled_from(["default", "small"]),
         state=st.none() | st.sampled_from(INSTANCE_STATES),
         parameters=PARAMETERS.map(lambda values: {"_": json.dumps(values)}),
         sla=SLAS,
+        shared=st.sampled_from([False, False, True]),
     ),
     children=st.none() | CHILDREN,
 )
@@ -135,14 +136,11 @@ def test_what_was_requested_at_a_change_is_known_after_any_sequence(
                     InstanceRequest(
                         reference=reference,
                         state=found["requested_state"],
-                        **{
-                            key: found[key]
-                            for key in ("software_release", "software_type", "parameters", "sla")
-                        },
+                        **{key: found[key] for key in found if key != "requested_state"},
                     ),
                     None,
                 )
-            except NoCapacityError:
+            except (NoCapacityError, ConflictError):
                 return
             session.flush()
             assert requested(again) == state or state["requested_state"] == "destroyed"
