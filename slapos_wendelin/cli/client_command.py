@@ -26,19 +26,11 @@ class Parser(argparse.ArgumentParser):
     Options may stand between the arguments.
     """
 
-    def __init__(self, prog: str | None = None, **settings: Any) -> None:
-        super().__init__(prog, **settings)
-        self._is_mixed = False
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride] (one of many)
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Read the arguments, wherever the options stand."""
-        if self._is_mixed or self._subparsers is not None:
-            return super().parse_known_args(args, namespace)
-        self._is_mixed = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._is_mixed = False
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how the command is used."""

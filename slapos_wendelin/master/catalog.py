@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from slapos_wendelin.master.arguments import json_body
 from slapos_wendelin.master.checks import check_name, check_url
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
-from slapos_wendelin.master.models import Product
+from slapos_wendelin.master.models import Product, Software
 
 blueprint = Blueprint("catalog", __name__, url_prefix="/v1")
 
@@ -63,6 +63,15 @@ def get_product(name: str) -> dict[str, Any]:
     """Give one product."""
     with context().reading() as session:
         return views.product_view(_find(session, name))
+
+
+@blueprint.get("/software")
+def get_software() -> list[dict[str, Any]]:
+    """Give the copies of one release that computers have, shall have or shall lose."""
+    url = check_url(request.args.get("url"), "url")
+    with context().reading() as session:
+        found = session.scalars(select(Software).where(Software.url == url).order_by(Software.id))
+        return [views.software_view(each) for each in found]
 
 
 def _find(session: Session, name: str) -> Product:

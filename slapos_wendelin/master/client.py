@@ -194,6 +194,10 @@ class MasterClient:
         """Return a root by the reference it was requested under, or any instance by its guid."""
         return self._call("GET", f"instances/{_quoted(reference)}")
 
+    def software(self, url: str) -> list[Document]:
+        """Return the copies of a release that computers have, shall have or shall lose."""
+        return self._call("GET", "software", query={"url": url})
+
     def status(self, instance: str | None = None) -> Document:
         """Return data centers, computers, software releases and instance trees.
 
