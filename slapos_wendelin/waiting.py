@@ -110,6 +110,8 @@ def _node(instance: Document, release_url: str, builds: dict[str, Document]) -> 
     """Return an instance of the /v1 API as a node, with what it is not well by."""
     error = str(instance["error"]["text"]) if instance["error"] else ""
     build = builds.get(instance["computer"] or "", {})
+    if build.get("url") != instance["release_url"]:
+        build = {}
     fault = ""
     if error:
         fault = (last_lines(error, 1) or ["reports an error"])[0].strip()
@@ -117,7 +119,8 @@ def _node(instance: Document, release_url: str, builds: dict[str, Document]) -> 
         fault = "waits for the new release"
     elif not instance["settled"]:
         fault = f"is not {instance['state']} as requested yet"
-        if build.get("url") == instance["release_url"] and build["reported_state"] != "available":
+        is_built = build.get("reported_state", "available") == "available"
+        if not is_built and instance["state"] != "destroyed":
             fault = "its software is being built"
     return Node(
         name=instance["reference"],

@@ -60,8 +60,8 @@ class Asked:
         return {key: _text(value) for key, value in self.parameters.items()}
 
     @property
-    def document(self) -> Document:
-        """The request as the master's plans take it."""
+    def request(self) -> Document:
+        """The request as the master takes it."""
         return {
             "reference": self.reference,
             "release_url": self.release_url,
@@ -70,8 +70,12 @@ class Asked:
             "parameters": self.texts,
             "sla": self.sla,
             "shared": self.shared,
-            "children": self.children,
         }
+
+    @property
+    def document(self) -> Document:
+        """The request as the master's plans take it."""
+        return {**self.request, "children": self.children}
 
     def changes(self) -> list[Difference]:
         """Return what the request changes of an instance that exists."""

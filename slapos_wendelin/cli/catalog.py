@@ -48,7 +48,8 @@ class CatalogCommand(ClientCommand):
         if not products:
             console().print("The catalog is empty: see `slapos cluster product add`.")
             return 0
-        table = Table("product", "version", "type", "release")
+        table = Table("product", "version", "type")
+        table.add_column("release", overflow="fold")
         for each in products:
             cells = (each[key] for key in ("name", "version", "software_type", "release_url"))
             table.add_row(*map(Text, cells))
@@ -71,7 +72,10 @@ class ProductCommand(ClientCommand):
         parser.add_argument("product", help="its name")
         parser.add_argument("url", nargs="?", help="URL of its release")
         parser.add_argument("--type", default="default", help="software type")
-        parser.add_argument("--version", default="", help="how people call this release")
+        # slapos itself takes --version.
+        parser.add_argument(
+            "--release-version", default="", metavar="VERSION", help="how people call this release"
+        )
         parser.add_argument(
             "--defaults-file", type=Path, help="parameters for what a request leaves out, in a file"
         )
@@ -100,17 +104,19 @@ def _add(master: MasterClient, args: argparse.Namespace) -> None:
         release.check()
         release.complete(defaults, None)
     before = _product(master, args.product)
-    after = master.put_product(args.product, url, args.type, args.version, defaults)
+    after = master.put_product(args.product, url, args.type, args.release_version, defaults)
     out = console()
     if before is None:
         out.print(f"{args.product} is added. Request it: slapos request {args.product}")
         return
     changes = list(differences(before, after))
-    out.print(f"{args.product} {'is changed' if changes else 'is as it was'}:")
+    if not changes:
+        out.print(f"{args.product} is as it was.")
+        return
+    out.print(f"{args.product} is changed:")
     for each in changes:
         out.print(f"  {each}")
-    if changes:
-        out.print(f"`slapos request {args.product}` upgrades the instance of that name.")
+    out.print(f"`slapos request {args.product}` upgrades the instance of that name.")
 
 
 def _product(master: MasterClient, name: str) -> Document | None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from slapos.cli.config import ClientConfigCommand, ConfigError
-from slapos.slap.slap import ServerError
 
 from slapos_wendelin.cli.connection import client_settings, connect
 from slapos_wendelin.errors import WendelinError
@@ -66,7 +65,7 @@ class ClientCommand(ClientConfigCommand):
             details = error.details if isinstance(error, MasterAnswerError) else ()
             self._complain(error.message, error.remedy, details)
             return error.exit_status
-        except (ConfigError, ServerError) as error:
+        except ConfigError as error:
             self._complain(str(error))
             return 1
 

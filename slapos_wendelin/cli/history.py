@@ -16,7 +16,7 @@ from itertools import groupby
 from rich.console import Console
 
 from slapos_wendelin.cli.client_command import ClientCommand
-from slapos_wendelin.cli.plan_text import action_of, console, value_differences
+from slapos_wendelin.cli.plan_text import action_of, console, title, value_differences
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document
 
@@ -108,18 +108,11 @@ def transactions(changes: list[Document]) -> Iterator[str]:
         when = datetime.fromisoformat(last["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         yield f"#{last['id']}  {when}  {last['who']}"
         for change in members:
-            yield f"  {_title(change)}"
-            for difference in value_differences(change):
+            told = value_differences(change)
+            if told or action_of(change) != "changed":
+                yield f"  {title(change)} {action_of(change)}"
+            for difference in told:
                 yield f"      {difference}"
-
-
-def _title(change: Document) -> str:
-    """Return what was done to what."""
-    action = action_of(change)
-    kind = "" if change["kind"] == "instance" else f"{change['kind']} "
-    place = change["after"].get("place")
-    where = f" on {place}" if change["action"] == "added" and place else ""
-    return f"{kind}{change['name']} {action}{where}"
 
 
 def print_transactions(changes: list[Document], out: Console) -> None:

@@ -20,11 +20,11 @@ _MARKS = {
     "removed": ("-", "red"),
 }
 
-#: The values of an instance that tell people nothing when it is new.
+#: The values of a new instance that its line tells, or that say nothing yet.
 _NOT_TOLD = frozenset(
     {
         *("reference", "requester", "shared", "provider", "connection", "reported_state", "error"),
-        *("state", "destroyed_at", "place", "sla"),
+        *("state", "destroyed_at", "place", "sla", "software_type"),
     }
 )
 
@@ -44,12 +44,13 @@ def print_plan(document: Document, out: Console) -> None:
     if not (changes or later or effects["refusals"]):
         out.print(f"{document['request']['reference']} is as requested: nothing to do.")
         return
+    release_url = document["request"]["release_url"]
     for change in _instances(changes):
-        _print_change(change, effects["reasons"], out)
+        _print_change(change, effects["reasons"], "", out)
     if later:
         out.print("When it runs, the instance will request:")
         for change in _instances(later):
-            _print_change(change, effects["reasons"], out)
+            _print_change(change, effects["reasons"], release_url, out)
     if later is None and any(_instances(changes)):
         out.print("What it requests itself is known when it runs.")
     for refusal in effects["refusals"][:_MOST_REFUSALS]:
@@ -70,31 +71,57 @@ def action_of(change: Document) -> str:
     return str(change["action"])
 
 
-def _print_change(change: Document, reasons: Mapping[str, str], out: Console) -> None:
-    """Print one change: a line, then a line for each value that differs."""
-    action = action_of(change)
-    mark, style = _MARKS[action]
-    line = f"{mark} {change['name']}"
-    if action == "added":
-        line += f"  on {change['after'].get('place') or change['after'].get('provider')}"
-        if change["name"] in reasons:
-            line += f": {reasons[change['name']]}"
+def title(change: Document) -> str:
+    """Return what is done to what, in a few words; for a new instance with its type and place."""
+    if change["kind"] != "instance":
+        return f"{change['kind']} {change['name']}"
+    if change["action"] != "added":
+        return str(change["name"])
+    after = change["after"]
+    place = after.get("place") or after.get("provider")
+    return f"{change['name']} ({after['software_type']}) on {place}"
+
+
+def _print_change(
+    change: Document, reasons: Mapping[str, str], release_url: str, out: Console
+) -> None:
+    """Print one change: a line, then a line for each value that differs.
+
+    :param release_url: the release that a new instance has anyway.
+    """
+    mark, style = _MARKS[action_of(change)]
+    line = f"{mark} {title(change)}"
+    if change["action"] == "added" and change["name"] in reasons:
+        line += f": {reasons[change['name']]}"
     out.print(line, style=style)
     for difference in value_differences(change):
-        out.print(f"    {difference}")
+        if difference.path != "release_url" or difference.after != release_url:
+            out.print(f"    {difference}")
 
 
 def value_differences(change: Document) -> list[Difference]:
-    """Return the values that a change tells."""
+    """Return the values that a change tells: none of what is removed, no empty ones of what is new.
+
+    That a new instance is started goes without saying, and so does the state when it is as
+    requested.
+    """
     before, after = change["before"], change["after"]
-    if change["action"] == "added" and change["kind"] == "instance":
-        after = {key: value for key, value in after.items() if key not in _NOT_TOLD}
     if action_of(change) == "removed":
         return []
-    found = list(differences(before, after))
-    if change["action"] == "added":
-        found = [each for each in found if each.after not in (None, "", [], {})]
-    return [each for each in found if not (each.before is MISSING and each.after is None)]
+    is_new = change["action"] == "added"
+    hidden = set()
+    if change["kind"] == "instance":
+        hidden = {"state"} if "requested_state" in after or before.get("state") == "" else set()
+        if is_new:
+            hidden |= _NOT_TOLD
+            hidden |= {"requested_state"} if after["requested_state"] == "started" else set()
+    return [
+        each
+        for each in differences(before, after)
+        if each.path.split(".")[0] not in hidden
+        and not (is_new and each.after in (None, "", [], {}))
+        and not (each.before is MISSING and each.after is None)
+    ]
 
 
 def _print_builds(builds: list[Document], out: Console) -> None:

@@ -7,25 +7,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
-
-from slapos.client import ClientConfig
-from slapos.slap import ResourceNotReady, slap
-from slapos.slap.slap import NotFoundError as SlapNotFoundError
 
 from slapos_wendelin.cli.asking import Asked, add_options, ask, current_instance
 from slapos_wendelin.cli.client_command import INTERRUPTED, ClientCommand
-from slapos_wendelin.cli.connection import client_settings, connect
 from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.cli.planning import plan_status
 from slapos_wendelin.cli.showing import wait
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.waiting import Patience
-
-#: Exit status while the instance is not ready: it has no place yet, or --wait took too long.
-NOT_READY = 2
 
 #: The options that a plan has an answer for already, by their names in the parsed arguments.
 _IN_PLAN = {
@@ -45,8 +35,8 @@ _IN_PLAN = {
 class RequestCommand(ClientCommand):
     """request an instance, or change it, and show what it publishes.
 
-    Exit status: 0 when the request is accepted (with --wait: when all nodes are well), 1 for an
-    error, 2 while the instance is not ready. With --dry-run: 0 nothing to do, 2 changes, 1 error.
+    Exit status: 0 when the request is accepted, 1 for an error. With --wait: 0 when all nodes are
+    well, 1 when one fails, 2 when it takes too long. With --dry-run: 0 nothing to do, 2 changes.
     """
 
     name = "slapos request"
@@ -75,20 +65,19 @@ class RequestCommand(ClientCommand):
 
     def act(self, args: argparse.Namespace) -> int:
         """Request, print what the instance publishes, and wait for its nodes."""
-        settings = client_settings(args, self.fetch_config(args))
-        with connect(settings) as master:
+        with self.master(args) as master:
             if args.plan is not None:
                 reference = _planned_reference(master, args)
                 current = current_instance(master, reference)
-                status = _apply(master, reference, args)
+                _apply(master, reference, args)
             else:
                 asked = ask(master, args)
                 if args.dry_run:
                     return _show_dry_run(master, asked, args)
                 reference, current = asked.reference, asked.current
-                status = _send(settings, asked, args)
+                _send(master, asked, args)
             if args.wait is None:
-                return status
+                return 0
             # One that is to go has left its name already.
             current = current_instance(master, reference) or current
             return 0 if current is None else _finish(master, current["guid"], reference, args)
@@ -104,35 +93,18 @@ def _show_dry_run(master: MasterClient, asked: Asked, args: argparse.Namespace) 
     return plan_status(document)
 
 
-def _send(settings: ClientConfig, asked: Asked, args: argparse.Namespace) -> int:
-    """Send a request as every slap client does, and print the answer."""
-    out = console()
+def _send(master: MasterClient, asked: Asked, args: argparse.Namespace) -> None:
+    """Send a request, and print the instance."""
     if not args.json:
         for difference in asked.changes():
-            out.print(f"  {difference}")
-    connection = slap()
-    connection.initializeConnection(settings.master_url, settings.key_file, settings.cert_file)
-    try:
-        instance = connection.registerOpenOrder().request(
-            software_release=asked.release_url,
-            partition_reference=asked.reference,
-            partition_parameter_kw=asked.texts,
-            software_type=asked.software_type,
-            filter_kw=asked.sla,
-            state=asked.state,
-            shared=asked.shared,
-        )
-        state, published = instance.getState(), _readable(instance.getConnectionParameterDict())
-    except (ResourceNotReady, SlapNotFoundError):
-        out.print(f"{asked.reference} is requested; the master looks for a place.")
-        return NOT_READY
+            console().print(f"  {difference}")
+    instance = master.request(asked.request)
     if args.json:
-        if args.wait is None:
-            json.dump({"state": state, "connection": published}, sys.stdout, indent=2)
-        return 0
-    out.print(f"{asked.reference} is requested, its state is {state}.")
-    _print_published(published)
-    return 0
+        _print_json(instance, args)
+        return
+    state = "destroyed" if instance is None else instance["state"]
+    console().print(f"{asked.reference} is requested, its state is {state}.")
+    _print_published(instance)
 
 
 def _planned_reference(master: MasterClient, args: argparse.Namespace) -> str:
@@ -153,15 +125,14 @@ def _planned_reference(master: MasterClient, args: argparse.Namespace) -> str:
     return reference
 
 
-def _apply(master: MasterClient, reference: str, args: argparse.Namespace) -> int:
-    """Apply a plan, and print what its instance publishes."""
+def _apply(master: MasterClient, reference: str, args: argparse.Namespace) -> None:
+    """Apply a plan, and print its instance."""
     instance = master.apply_plan(args.plan)
-    if not args.json:
-        console().print(f"Plan {args.plan} is applied: {reference} is requested.")
-        _print_published(instance["connection"] if instance else {})
-    elif args.wait is None:
-        json.dump(instance, sys.stdout, indent=2)
-    return 0
+    if args.json:
+        _print_json(instance, args)
+        return
+    console().print(f"Plan {args.plan} is applied: {reference} is requested.")
+    _print_published(instance)
 
 
 def _finish(master: MasterClient, guid: str, reference: str, args: argparse.Namespace) -> int:
@@ -181,23 +152,18 @@ def _finish(master: MasterClient, guid: str, reference: str, args: argparse.Name
     if args.json:
         json.dump(root, sys.stdout, indent=2)
         return 0
-    _print_published(root["connection"])
+    _print_published(root)
     console().print(f"{reference} is {'gone' if root['state'] == 'destroyed' else 'ready'}.")
     return 0
 
 
-def _print_published(published: Mapping[str, Any]) -> None:
+def _print_json(instance: Document | None, args: argparse.Namespace) -> None:
+    """Print an instance for programs, unless it is printed once it is ready."""
+    if args.wait is None:
+        json.dump(instance, sys.stdout, indent=2)
+
+
+def _print_published(instance: Document | None) -> None:
     """Print what an instance publishes."""
-    for key, value in published.items():
+    for key, value in (instance or {"connection": {}})["connection"].items():
         console().print(f"  {key:<16} {value}")
-
-
-def _readable(connection: Mapping[str, Any]) -> Document:
-    """Return what an instance publishes, whether serialised in JSON or not."""
-    if "_" not in connection:
-        return dict(connection)
-    try:
-        values = json.loads(connection["_"])
-    except ValueError:
-        return dict(connection)
-    return values if isinstance(values, dict) else dict(connection)

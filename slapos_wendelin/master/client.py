@@ -155,12 +155,19 @@ class MasterClient:
         """Take a product out of the catalog and return what it was."""
         return self._call("DELETE", f"products/{_quoted(name)}")
 
+    def request(self, request: Mapping[str, Any]) -> Document | None:
+        """Request an instance, change or destroy it; return it, None when there is none.
+
+        :param request: ``reference``, ``release_url``, ``software_type``, ``state``,
+            ``parameters`` (texts), ``sla`` and ``shared``.
+        """
+        return self._call("POST", "requests", body=dict(request))
+
     def make_plan(self, request: Mapping[str, Any], *, keep: bool = True) -> Document:
         """Return what a request would do: ``plan``, its number, and ``effects``.
 
-        :param request: ``reference``, ``release_url``, ``software_type``, ``state``,
-            ``parameters`` (texts), ``sla`` and ``children`` (what the instance is expected to
-            request, None when only it knows).
+        :param request: as of `request`, and ``children``: what the instance is expected to request,
+            None when only it knows.
         :param keep: whether it can be applied later; without changes there is no number anyway.
         """
         return self._call("POST", "plans", body={**request, "keep": keep})

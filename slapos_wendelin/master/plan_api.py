@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The /v1 endpoints of plans and history."""
+"""The /v1 endpoints of requests, plans and history."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
+from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import changes, plans, views
 from slapos_wendelin.master.arguments import json_body, number
@@ -16,27 +17,35 @@ from slapos_wendelin.master.checks import INSTANCE_STATES, check_name, check_sta
 from slapos_wendelin.master.context import VIEWER, context
 from slapos_wendelin.master.errors import InvalidRequestError
 from slapos_wendelin.master.masking import masked
-from slapos_wendelin.master.models import Plan
+from slapos_wendelin.master.models import Instance, Plan
 from slapos_wendelin.master.plans import ChildRequest, PlannedRequest
-from slapos_wendelin.master.requests import InstanceRequest
+from slapos_wendelin.master.requests import InstanceRequest, request_instance
 
 blueprint = Blueprint("plan_api", __name__, url_prefix="/v1")
 
 #: How many changes one answer has at most.
 _MOST_CHANGES = 10_000
 
-#: The keys of a request, as it is planned.
-_KEYS = (
+#: The keys of a request, of one that is planned, and of what is expected to follow.
+_REQUEST_KEYS = (
     *("reference", "release_url", "software_type", "state", "parameters", "sla", "shared"),
-    *("children", "keep"),
 )
+_PLAN_KEYS = (*_REQUEST_KEYS, "children", "keep")
 _CHILD_KEYS = ("reference", "software_type", "parameters", "run_time", "sla")
+
+
+@blueprint.post("/requests")
+def post_request() -> Response:
+    """Do what a user requests; give the instance, or null when there is none any more."""
+    wanted = _wanted(json_body(*_REQUEST_KEYS))
+    with context().writing() as session:
+        return _instance(session, request_instance(session, wanted, None))
 
 
 @blueprint.post("/plans")
 def post_plan() -> dict[str, Any]:
     """Say what a request would do, and keep that under a number."""
-    body = json_body(*_KEYS)
+    body = json_body(*_PLAN_KEYS)
     planned = PlannedRequest(_wanted(body), _children(body.get("children")))
     with context().trying() as session:
         effects = plans.explain(session, planned)
@@ -68,9 +77,7 @@ def apply_plan(plan_number: int) -> Response:
     """Do what a plan showed, or say how that would differ now."""
     try:
         with context().writing() as session:
-            instance = plans.apply(session, plans.find(session, plan_number))
-            session.flush()
-            return jsonify(None if instance is None else views.instance_view(instance))
+            return _instance(session, plans.apply(session, plans.find(session, plan_number)))
     except plans.StalePlanError as error:
         answer = jsonify({"error": error.message, "remedy": error.remedy, "details": error.details})
         answer.status_code = error.status
@@ -112,6 +119,12 @@ def get_request_of_the_past(change: int, reference: str) -> dict[str, Any]:
                 "shared": state["shared"],
             }
         )
+
+
+def _instance(session: Session, instance: Instance | None) -> Response:
+    """Return an instance as the answer to a request for it."""
+    session.flush()
+    return jsonify(None if instance is None else views.instance_view(instance))
 
 
 def _view(plan: Plan | None, planned: dict[str, Any], effects: dict[str, Any]) -> dict[str, Any]:
