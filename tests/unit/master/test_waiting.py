@@ -19,7 +19,6 @@ from slapos_wendelin import waiting
 from slapos_wendelin.cli.showing import wait
 from slapos_wendelin.waiting import FailedNodeError, NotReadyError, Patience, follow
 
-
 #: Where the tests run in the background, SIGINT is ignored from the start.
 INTERRUPTIBLE = """
 import signal
