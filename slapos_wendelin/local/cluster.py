@@ -24,7 +24,7 @@ from slapos_wendelin.local.home import DATA_CENTERS, PARTITION_COUNT, Home
 from slapos_wendelin.local.progress import Progress, Say
 from slapos_wendelin.local.services import Services
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
-from slapos_wendelin.waiting import Patience, follow, tree
+from slapos_wendelin.waiting import FailedNodeError, NotReadyError, Patience, follow, tree
 
 #: The product that the environment offers, and the instance that it requests.
 PRODUCT = "wendelin-cluster"
@@ -191,11 +191,16 @@ class Environment:
             Patience(unchanged=PATIENCE),
             self.release_url,
         )
-        for nodes in steps:
-            late = [node for node in nodes if node.fault]
-            if late:
-                well = len(nodes) - len(late)
-                say(f"{well} of {len(nodes)} well; {late[0].name}: {late[0].fault}")
+        try:
+            for nodes in steps:
+                late = [node for node in nodes if node.fault]
+                if late:
+                    well = len(nodes) - len(late)
+                    say(f"{well} of {len(nodes)} well; {late[0].name}: {late[0].fault}")
+        except (FailedNodeError, NotReadyError) as error:
+            raise CommandError(
+                error.message, f"look into {self.home.log} and ./wendelin status"
+            ) from error
         connection: Document = self.master.instance(PRODUCT)["connection"]
         return connection
 

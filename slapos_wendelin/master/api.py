@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from slapos_wendelin.master import views
 from slapos_wendelin.master.context import context

@@ -12,12 +12,15 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import plans
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import MasterError, NoCapacityError
+from slapos_wendelin.master.fleet_cache import FleetCache, keep_in
 from slapos_wendelin.master.history import TRACKED
 from slapos_wendelin.master.models import (
     Computer,
@@ -54,6 +57,24 @@ def copy_of(template: Path) -> Iterator[Database]:
         copied = Path(shutil.copy(template, folder))
         with closing(Database(copied)) as database:
             yield database
+
+
+#: The fleet that placement searches, kept between transactions as a master process keeps it.
+_FLEETS: WeakKeyDictionary[Database, FleetCache] = WeakKeyDictionary()
+
+
+@contextmanager
+def writing(database: Database, who: str = "operator/alice") -> Iterator[Session]:
+    with database.writing(who) as session:
+        keep_in(session, _FLEETS.setdefault(database, FleetCache()))
+        yield session
+
+
+@contextmanager
+def trying(database: Database) -> Iterator[Session]:
+    with database.trying() as session:
+        keep_in(session, _FLEETS.setdefault(database, FleetCache()))
+        yield session
 
 
 def picture(database: Database) -> dict[tuple[str, str], dict[str, Any]]:
@@ -142,12 +163,12 @@ def timeless(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def explain(database: Database, planned: PlannedRequest) -> dict[str, Any]:
-    with database.trying() as session:
+    with trying(database) as session:
         return plans.explain(session, planned)
 
 
 def carry_out(database: Database, planned: PlannedRequest) -> None:
-    with database.writing() as session:
+    with writing(database) as session:
         request_instance(session, planned.wanted, None)
 
 
@@ -164,7 +185,7 @@ def refusal_of(
 
 
 def keep(database: Database, planned: PlannedRequest, effects: dict[str, Any]) -> int:
-    with database.writing() as session:
+    with writing(database) as session:
         plan = Plan(
             created_at=1.0,
             created_by="operator/alice",
@@ -178,7 +199,7 @@ def keep(database: Database, planned: PlannedRequest, effects: dict[str, Any]) -
 
 
 def apply(database: Database, number: int) -> None:
-    with database.writing("operator/alice") as session:
+    with writing(database) as session:
         plans.apply(session, plans.find(session, number))
 
 
@@ -201,7 +222,7 @@ def play_children(
     for child in children:
         names.append(child.reference)
         try:
-            with database.writing("partition/root") as session:
+            with writing(database, "partition/root") as session:
                 request_instance(
                     session,
                     InstanceRequest(
@@ -216,7 +237,7 @@ def play_children(
                 )
         except NoCapacityError as error:
             refused.append(error.message)
-    with database.writing("partition/root") as session:
+    with writing(database, "partition/root") as session:
         collect_children(session, session.get_one(Instance, root.id), names)
     return refused
 

@@ -22,6 +22,7 @@ from planning import (
     refusal_of,
     requested,
     told,
+    writing,
 )
 
 from slapos_wendelin.master import changes
@@ -109,7 +110,7 @@ def test_what_was_requested_at_a_change_is_known_after_any_sequence(
         for planned in sequence:
             reference = planned.wanted.reference
             try:
-                with database.writing() as session:
+                with writing(database) as session:
                     before = changes.newest(session)
                     root = request_instance(session, planned.wanted, None)
                     session.flush()
@@ -129,7 +130,7 @@ def test_what_was_requested_at_a_change_is_known_after_any_sequence(
         with database.reading() as session:
             _, found = changes.requested_at(session, reference, change)
         assert found == state
-        with database.writing() as session:
+        with writing(database) as session:
             try:
                 again = request_instance(
                     session,
