@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import views
 from slapos_wendelin.master.arguments import json_body
-from slapos_wendelin.master.checks import check_name, check_url
+from slapos_wendelin.master.checks import check_name, check_url, shown
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
 from slapos_wendelin.master.models import Product, Software
@@ -26,7 +26,7 @@ def put_product(name: str) -> dict[str, Any]:
     body = json_body("release_url", "software_type", "version", "defaults")
     defaults = body.get("defaults") or {}
     if not isinstance(defaults, dict):
-        raise InvalidRequestError(f"defaults is {defaults!r}", "send an object")
+        raise InvalidRequestError(f"defaults is {shown(defaults)}", "send an object")
     product = Product(
         name=_product_name(name),
         release_url=check_url(body.get("release_url"), "release_url"),
@@ -83,7 +83,7 @@ def _find(session: Session, name: str) -> Product:
     if product is None:
         known = ", ".join(session.scalars(select(Product.name).order_by(Product.name)))
         raise UnknownError(
-            f"there is no product {name!r} in the catalog",
+            f"there is no product {shown(name)} in the catalog",
             f"the products are: {known}"
             if known
             else "put it there with `slapos cluster product add`",
@@ -95,6 +95,7 @@ def _product_name(name: str) -> str:
     """Return a name by which a product can be requested: no path and no URL."""
     if "/" in name:
         raise InvalidRequestError(
-            f"the product's name {name!r} has a slash", "use a name without: a slash makes a URL"
+            f"the product's name {shown(name)} has a slash",
+            "use a name without: a slash makes a URL",
         )
     return check_name(name, "the product's name")

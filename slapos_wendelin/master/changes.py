@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
+from slapos_wendelin.master.checks import shown
 from slapos_wendelin.master.errors import ConflictError, UnknownError
 from slapos_wendelin.master.history import ADDED, CHANGED, REMOVED
 from slapos_wendelin.master.models import GUID_PREFIX, Change, Computer, Instance, Partition
@@ -124,19 +125,19 @@ def requested_at(session: Session, reference: str, change: int) -> tuple[Instanc
     roots = roots_named(session, reference)
     if not roots:
         raise UnknownError(
-            f"there never was an instance {reference!r}", "see `slapos cluster history --all`"
+            f"there never was an instance {shown(reference)}", "see `slapos cluster history --all`"
         )
     row = session.get(Change, change)
     if row is None:
         raise UnknownError(
-            f"there is no change {change}", f"see `slapos cluster history {reference}`"
+            f"there is no change {change}", "see `slapos cluster history` of the instance"
         )
     trees = set(session.scalars(select(Change.tree_id).where(Change.number == row.number)))
     root = next((each for each in reversed(roots) if each.id in trees), None)
     if root is None:
         raise ConflictError(
-            f"change {change} is not of {reference!r} but of {row.kind} {row.subject}",
-            f"see `slapos cluster history {reference}` for its changes",
+            f"change {change} is not of {shown(reference)} but of {row.kind} {row.subject}",
+            "see `slapos cluster history` of the instance for its changes",
         )
     state = {column: getattr(root, column) for column in _REQUESTED}
     later = session.scalars(
@@ -318,7 +319,7 @@ def _of_instance(session: Session, reference: str) -> ColumnElement[bool]:
             return and_(Change.kind == Instance.__tablename__, Change.subject == reference)
     if not roots:
         raise UnknownError(
-            f"there never was an instance {reference!r}",
+            f"there never was an instance {shown(reference)}",
             "give the name of a root or a guid; `slapos cluster history --all` shows all changes",
         )
     return Change.tree_id.in_(roots)
