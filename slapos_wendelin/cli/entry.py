@@ -19,11 +19,22 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
+from slapos_wendelin.cli.catalog import CatalogCommand, ProductCommand
+from slapos_wendelin.cli.history import HistoryCommand
+from slapos_wendelin.cli.planning import PlanCommand
 from slapos_wendelin.cli.request import RequestCommand
+from slapos_wendelin.cli.rollback import RollbackCommand
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
-COMMANDS = {"request": RequestCommand}
+COMMANDS = {
+    "request": RequestCommand,
+    "cluster catalog": CatalogCommand,
+    "cluster history": HistoryCommand,
+    "cluster plan": PlanCommand,
+    "cluster product": ProductCommand,
+    "cluster rollback": RollbackCommand,
+}
 
 
 class Application(entry.SlapOSApp):

@@ -17,8 +17,10 @@ from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import (
     access_api,
     api,
+    catalog,
     hateoas,
     json_rpc,
+    plan_api,
     protocol,
     registration,
     registry_api,
@@ -77,16 +79,18 @@ def create_application(
     application.before_request(check_rights)
     application.after_request(_hide_secrets)
     application.after_request(_log_request)
-    for blueprint in (
-        protocol.blueprint,
-        json_rpc.blueprint,
-        hateoas.blueprint,
-        api.blueprint,
-        registry_api.blueprint,
-        access_api.blueprint,
-        registration.blueprint,
+    for module in (
+        protocol,
+        json_rpc,
+        hateoas,
+        api,
+        registry_api,
+        access_api,
+        registration,
+        catalog,
+        plan_api,
     ):
-        application.register_blueprint(blueprint)
+        application.register_blueprint(module.blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
     application.register_error_handler(HTTPException, _tell_http_error)
     application.register_error_handler(OperationalError, _tell_database_error)

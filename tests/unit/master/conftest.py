@@ -14,6 +14,7 @@ from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
 from master_cloud import Cloud
+from planning import make_template
 from secure_cloud import SecureCloud
 from slapos_command import stop_supervisord, write_configuration
 
@@ -95,3 +96,11 @@ def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
     """Give the slapos.cfg of the computer paris, which has four partitions."""
     yield write_configuration(tmp_path, cloud.url, partitions=4)
     stop_supervisord(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def three_computers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a database with three computers, to be copied."""
+    path = tmp_path_factory.mktemp("three_computers") / "master.sqlite"
+    make_template(path)
+    return path
