@@ -21,6 +21,8 @@ _NEWS = "wendelin.due"
 LAST_NUMBER = "last_number"
 _FIRST, _LAST = "wendelin.first_number", "wendelin.last_number"
 
+_LAST_NUMBER = select(Property.value).where(Property.name == LAST_NUMBER)
+
 
 def begin_numbers(session: Session) -> None:
     """Take the lock that makes writing transactions one sequence, and read the last number.
@@ -32,19 +34,19 @@ def begin_numbers(session: Session) -> None:
     ).scalar_one()
 
 
-def first_number(session: Session) -> int:
-    """Return the last number that was given out before the session's transaction.
+def committed_number(session: Session) -> int:
+    """Return the last number that is committed; what the transaction changes gets larger ones.
 
-    All that is committed has numbers up to it; what the transaction changes gets larger ones.
+    The table has it until the transaction ends.
     """
-    number: int = session.info[_FIRST]
+    number: int = session.connection().execute(_LAST_NUMBER).scalar_one()
     return number
 
 
-def given_number(session: Session) -> int | None:
-    """Return the last number that the session's transaction gave out, or None."""
-    first, last = session.info.get(_FIRST), session.info.get(_LAST)
-    return last if last != first else None
+def last_number(session: Session) -> int:
+    """Return the last number as the session knows it: that of its newest change, if it has any."""
+    number: int = session.info[_LAST]
+    return number
 
 
 def next_number(session: Session) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.candidates import ELIGIBLE, LOST, Candidate
 from slapos_wendelin.master.computer_fields import REMOVED
-from slapos_wendelin.master.due import first_number
+from slapos_wendelin.master.due import committed_number
 from slapos_wendelin.master.fleet import Fleet
 from slapos_wendelin.master.models import Computer, Instance, Partition
 
@@ -84,19 +84,19 @@ class FleetCache:
 
     def fleet(self, session: Session) -> Fleet:
         """Return the fleet as the session's transaction sees the database."""
-        first = first_number(session)
+        committed = committed_number(session)
         stale = set(self._stale)
         rows = session.execute(
             select(*_COLUMNS).where(or_(Computer.revision > self._seen, Computer.id.in_(stale)))
         ).all()
-        self._stale |= {row.id for row in rows if row.revision > first}
+        self._stale |= {row.id for row in rows if row.revision > committed}
         for row in stale - {row.id for row in rows}:
             self._forget(row)
         free, capacity = _partitions(session, [row.id for row in rows])
         for row in rows:
             self._put(row, free.get(row.id, ()), capacity.get(row.id, 0))
-        self._stale = {row.id for row in rows if row.revision > first}
-        self._seen = first
+        self._stale = {row.id for row in rows if row.revision > committed}
+        self._seen = committed
         self._follow_contacts(session)
         return self._fleet
 

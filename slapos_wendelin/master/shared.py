@@ -93,9 +93,7 @@ def _providers(session: Session, release: str, software_type: str) -> list[tuple
     return [(provider, number) for provider, number in rows]
 
 
-def _refusal(
-    provider: Instance, fleet: Fleet, level: ServiceLevel, guid: object
-) -> str:
+def _refusal(provider: Instance, fleet: Fleet, level: ServiceLevel, guid: object) -> str:
     """Return why a provider is not where the SLA allows; nothing when it is."""
     if guid and provider.guid != guid:
         return f"asked for {guid}"
