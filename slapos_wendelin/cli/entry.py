@@ -19,12 +19,31 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
+from slapos_wendelin.cli.cluster_status import StatusCommand
+from slapos_wendelin.cli.computer import (
+    CordonCommand,
+    RemoveCommand,
+    SetCommand,
+    ShowCommand,
+    UncordonCommand,
+)
 from slapos_wendelin.cli.module_files import accept_module_names
+from slapos_wendelin.cli.moving import DrainCommand, MoveCommand
 from slapos_wendelin.cli.request import RequestCommand
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
-COMMANDS = {"request": RequestCommand}
+COMMANDS = {
+    "request": RequestCommand,
+    "cluster move": MoveCommand,
+    "cluster status": StatusCommand,
+    "computer cordon": CordonCommand,
+    "computer drain": DrainCommand,
+    "computer remove": RemoveCommand,
+    "computer set": SetCommand,
+    "computer show": ShowCommand,
+    "computer uncordon": UncordonCommand,
+}
 
 
 class Application(entry.SlapOSApp):
