@@ -39,6 +39,7 @@ SIZES = (100, 1000, 10_000)
 PARTITIONS = 100
 DATACENTERS = 50
 REGIONS = 5
+NETWORKS = 20
 GROUP = 10
 GIB = 2**30
 
@@ -60,7 +61,8 @@ REQUESTS: dict[str, dict[str, object]] = {
     },
     "a size that half have": {"memory_size": "128GiB"},
     "a size that the fullest 1 % have": {"memory_size": "1TiB"},
-    "no network with none of the tree": {"mode": "unique_by_network"},
+    "a label that the fullest 20 % have": {"label.load": "high"},
+    "a network with none of the tree": {"mode": "unique_by_network"},
     "refused: no such label": {"storage_type": "tape"},
     "refused: nobody is so big": {"memory_size": "64TiB"},
 }
@@ -79,8 +81,9 @@ def make_cloud(count: int, chance: random.Random) -> list[Candidate]:
                 datacenter=f"datacenter-{datacenter:02}",
                 region=f"region-{datacenter % REGIONS}",
                 provider=f"provider-{datacenter % 3}",
-                network=f"network-{number // 200}",
+                network=f"network-{number % NETWORKS}",
                 labels={
+                    "load": "high" if len(free) <= PARTITIONS // 5 else "low",
                     "rack": str(number // 20),
                     "storage_type": "ssd" if chance.randrange(RARE) == 0 else "hdd",
                 },
@@ -142,6 +145,9 @@ def measure_cloud(count: int, rounds: int) -> dict[str, float]:
         check_choice(place(fleet, members, level), cloud, members, name)
         result[name] = seconds_of(lambda level=level: place(fleet, members, level), rounds)
     tape = ServiceLevel.parse({"storage_type": "tape"})
+    result["refused, with the first 12 reasons"] = seconds_of(
+        lambda: place(fleet, members, tape).first_verdicts(12), rounds
+    )
     result["refused, with the reasons of all"] = seconds_of(
         lambda: place(fleet, members, tape).verdicts, max(3, rounds // 50)
     )

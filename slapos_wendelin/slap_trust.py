@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""slapos.core checks the master's certificate, which by itself it never does.
+"""slapos.core checks the master's certificate, which by itself it never does, and runs on 3.11.
 
 Each function below changes one module of slapos.core as soon as it is imported, in whatever
 program: the slapos command, slapgrid, buildout with slapos.cookbook's recipes, promises, the
@@ -123,10 +123,18 @@ def _check_registration(module: Any) -> None:
     )
 
 
+def _read_beside_modules(module: Any) -> None:
+    """Let slapos.core read files beside its modules under Python 3.11."""
+    from slapos_wendelin import module_files  # noqa: PLC0415 (only Python 3.11 needs it)
+
+    module_files.accept_module_names(module)
+
+
 #: What is changed of each module of slapos.core.
 CHANGES: Mapping[str, Callable[[Any], None]] = {
     "slapos.slap.hateoas": _check_masters,
     "slapos.slap.slap": _accept_authority_file,
     "slapos.cli.configure_client": _check_registration,
     "slapos.cli.register": _check_registration,
+    **({"slapos.util": _read_beside_modules} if sys.version_info < (3, 12) else {}),
 }

@@ -27,7 +27,6 @@ from slapos_wendelin.cli.computer import (
     ShowCommand,
     UncordonCommand,
 )
-from slapos_wendelin.cli.module_files import accept_module_names
 from slapos_wendelin.cli.moving import DrainCommand, MoveCommand
 from slapos_wendelin.cli.request import RequestCommand
 from slapos_wendelin.errors import WendelinError
@@ -88,7 +87,6 @@ def _with_authority(fetch_config: Any) -> Any:
 def main() -> int:
     """Run the slapos command."""
     slap_trust.install()
-    accept_module_names()
     application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)

@@ -12,7 +12,7 @@ from slapos.slap.slap import Computer as SlapComputer
 from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareRelease
 
 from slapos_wendelin.master.checks import DESTROYED, STARTED
-from slapos_wendelin.master.models import Computer, Instance, Partition
+from slapos_wendelin.master.models import Computer, Instance, Partition, Software
 from slapos_wendelin.master.shared import instances_of, place_of, timestamp_text
 
 _Document = TypeVar("_Document")
@@ -145,6 +145,15 @@ def access_status(instance: Instance) -> str:
     if instance.reported_state:
         return _IN_ORDER.format(state=instance.reported_state)
     return f"#error no data found for {instance.guid}"
+
+
+def software_status(software: Software) -> str:
+    """Return the last report of a software release as SlapOS masters give it."""
+    if software.error:
+        return f"#error {_NOT_FOR_XML.sub('?', software.error.rstrip().splitlines()[-1])}"
+    if software.reported_state:
+        return f"#access Software Release is {software.reported_state}"
+    return "#error no data found"
 
 
 def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:

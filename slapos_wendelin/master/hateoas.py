@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The few hateoas routes that ``slapos service`` and ``slapos computer`` read.
+"""The hateoas routes that ``slapos service``, ``slapos computer`` and the console read.
 
 slapos.slap.hateoas in the installed slapos.core is the reference: it reads the root document,
 expands the search template with a query and the traverse template with the relative_url of a
@@ -10,22 +10,26 @@ result.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, request
 from slapos.util import dict2xml
-from sqlalchemy import select
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, views
+from slapos_wendelin.master.checks import shown
 from slapos_wendelin.master.context import context
-from slapos_wendelin.master.documents import access_status
+from slapos_wendelin.master.documents import access_status, computer_status, software_status
 from slapos_wendelin.master.errors import InvalidRequestError
-from slapos_wendelin.master.models import Computer, Instance
+from slapos_wendelin.master.models import Computer, Instance, Software
 
 blueprint = Blueprint("hateoas", __name__, url_prefix="/hateoas")
 
-_TREE_QUERY = 'portal_type:"Instance Tree" AND validation_state:validated'
-_COMPUTER_QUERY = 'portal_type:"Compute Node" AND validation_state:validated'
+_Contents = list[dict[str, Any]]
+
+_VALID = " AND validation_state:validated"
 
 
 @blueprint.get("/")
@@ -43,17 +47,15 @@ def root() -> dict[str, Any]:
 
 @blueprint.get("/search")
 def search() -> dict[str, Any]:
-    """Give the instance trees or the computers that a query asks for."""
+    """Give the trees, instances, computers or software releases that a query asks for."""
     query = request.args.get("query", "")
-    if query.startswith(_TREE_QUERY):
-        contents = _trees(_equality(query.removeprefix(_TREE_QUERY), "title"))
-    elif query.startswith(_COMPUTER_QUERY):
-        contents = _computers(_equality(query.removeprefix(_COMPUTER_QUERY), "reference"))
-    else:
-        raise InvalidRequestError(
-            f"the query {query[:200]!r} is not known", "ask for Instance Tree or Compute Node"
-        )
-    return {"_embedded": {"contents": contents}}
+    for kind, (field, find) in _KINDS.items():
+        if query.startswith(f"portal_type:{kind}{_VALID}"):
+            condition = query.removeprefix(f"portal_type:{kind}{_VALID}")
+            with context().reading() as session:
+                return {"_embedded": {"contents": find(session, _equality(condition, field))}}
+    known = ", ".join(_KINDS)
+    raise InvalidRequestError(f"the query {shown(query)} is not known", f"ask for {known}")
 
 
 @blueprint.get("/document")
@@ -66,41 +68,87 @@ def document() -> dict[str, Any]:
             return _view("Instance Tree", _tree_fields(instance))
         if kind == "compute_node":
             host = registry.computer(session, reference)
-            return _view("Compute Node", {"reference": host.reference, "title": host.reference})
-    raise InvalidRequestError(f"there is no document {kind!r}", "take relative_url from a search")
+            return _view("Compute Node", _computer_fields(host))
+    raise InvalidRequestError(
+        f"there is no document {shown(kind)}", "take relative_url from a search"
+    )
 
 
-def _trees(title: str | None) -> list[dict[str, str]]:
+def _trees(session: Session, title: str | None) -> _Contents:
     """Return the live roots, or the one of that name."""
     query = select(Instance).where(Instance.tree_id == 0, Instance.live.is_(True))
     if title is not None:
         query = query.where(Instance.reference == title)
-    with context().reading() as session:
-        return [
-            {
-                "title": each.reference,
-                "reference": each.guid,
-                "url_string": each.software_release,
-                "relative_url": f"instance_tree/{each.guid}",
-            }
-            for each in session.scalars(query.order_by(Instance.reference))
-        ]
+    return [
+        {
+            "title": each.reference,
+            "reference": each.guid,
+            "url_string": each.software_release,
+            "relative_url": f"instance_tree/{each.guid}",
+        }
+        for each in session.scalars(query.order_by(Instance.reference))
+    ]
 
 
-def _computers(reference: str | None) -> list[dict[str, str]]:
+def _instances(session: Session, title: str | None) -> _Contents:
+    """Return the live instances of the tree with that name."""
+    root = views.find_instance(session, title or "")
+    query = select(Instance).where(
+        or_(Instance.id == root.id, Instance.tree_id == root.id), Instance.live.is_(True)
+    )
+    return [
+        {
+            "uid": each.id,
+            "title": each.reference,
+            "relative_url": f"instance_tree/{each.guid}",
+            "portal_type": "Slave Instance" if each.shared else "Software Instance",
+            "url_string": each.software_release,
+            "text_content": dict2xml(each.parameters),
+            "getConnectionXmlAsDict": each.connection,
+            "SoftwareInstance_getNewsDict": {"text": access_status(each)},
+        }
+        for each in session.scalars(query.order_by(Instance.id))
+    ]
+
+
+def _computers(session: Session, reference: str | None) -> _Contents:
     """Return the computers, or the one of that reference."""
     query = select(Computer)
     if reference is not None:
         query = query.where(Computer.reference == reference)
-    with context().reading() as session:
-        return [
-            {
-                "title": each.reference,
-                "reference": each.reference,
-                "relative_url": f"compute_node/{each.reference}",
-            }
-            for each in session.scalars(query.order_by(Computer.reference))
-        ]
+    return [
+        {
+            "title": each.reference,
+            "reference": each.reference,
+            "relative_url": f"compute_node/{each.reference}",
+        }
+        for each in session.scalars(query.order_by(Computer.reference))
+    ]
+
+
+def _software(session: Session, computer: str | None) -> _Contents:
+    """Return the software releases, or those of that computer."""
+    query = select(Software).join(Computer)
+    if computer is not None:
+        query = query.where(Computer.reference == computer)
+    return [
+        {
+            "uid": each.id,
+            "relative_url": f"compute_node/{each.computer.reference}",
+            "url_string": each.url,
+            "SoftwareInstallation_getNewsDict": {"text": software_status(each)},
+        }
+        for each in session.scalars(query.order_by(Software.id))
+    ]
+
+
+#: For each portal type in a query, the field that it may compare and what finds the contents.
+_KINDS: dict[str, tuple[str, Callable[[Session, str | None], _Contents]]] = {
+    '"Instance Tree"': ("title", _trees),
+    '("Software Instance", "Slave Instance")': ("default_specialise_title", _instances),
+    '"Compute Node"': ("reference", _computers),
+    '"Software Installation"': ("default_aggregate_reference", _software),
+}
 
 
 def _equality(condition: str, field: str) -> str | None:
@@ -114,7 +162,7 @@ def _equality(condition: str, field: str) -> str | None:
     match = re.fullmatch(rf' AND {field}:="(.*)"', condition, re.DOTALL)
     if match is None:
         raise InvalidRequestError(
-            f"the condition {condition[:200]!r} is not known", f"compare {field} only"
+            f"the condition {shown(condition)} is not known", f"compare {field} only"
         )
     return match[1]
 
@@ -134,6 +182,21 @@ def _tree_fields(instance: Instance) -> dict[str, Any]:
         "source_reference": instance.software_type,
         "root_slave": int(instance.shared),
         "news": {"instance": [{"text": access_status(instance)}]},
+    }
+
+
+def _computer_fields(host: Computer) -> dict[str, Any]:
+    """Return what ``slapos computer info`` shows, and the news that the slap library reads."""
+    status = computer_status(host, context().presence.last(host))
+    partitions = {
+        place.reference: {"text": access_status(place.instance)}
+        for place in host.partitions
+        if place.instance is not None
+    }
+    return {
+        "reference": host.reference,
+        "title": host.reference,
+        "news": {"computer": status, "partition": partitions},
     }
 
 

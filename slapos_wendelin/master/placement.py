@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from heapq import merge
+from heapq import merge, nsmallest
 from itertools import islice
 
 from slapos_wendelin.master.candidates import (
@@ -75,16 +75,24 @@ class Decision:
     partition: str | None
     #: How many computers there were to choose from.
     computers: int
-    _explain: Callable[[], tuple[Verdict, ...]]
+    #: Those that are explained, as they were when it was decided.
+    _candidates: tuple[Candidate, ...]
+    _judge: _Judge
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Why: the chosen computer and the next best ones; for a refusal every computer.
 
-        They are those at the head of what :func:`explain` returns, of computers and members as
-        they were when it was decided.
+        They are those at the head of what :func:`explain` returns.
         """
-        return self._explain()
+        return _explained(self._candidates, self._judge)
+
+    def first_verdicts(self, count: int) -> tuple[Verdict, ...]:
+        """Return the first of the verdicts without working out the others."""
+        if self.computer is not None:
+            return self.verdicts[:count]
+        first = nsmallest(count, self._candidates, key=lambda each: each.reference)
+        return _explained(first, self._judge)
 
 
 def place(
@@ -102,13 +110,12 @@ def place(
     judge = _Judge(level, members)
     best = list(islice(_fitting(fleet, judge), EXPLAINED))
     if not best:
-        everyone = tuple(fleet)
-        return Decision(None, None, len(fleet), lambda: _explained(everyone, judge))
+        return Decision(None, None, len(fleet), tuple(fleet), judge)
     fit = {each.reference for each in best}
     others = islice((each for each in fleet.references if each not in fit), EXPLAINED - len(best))
     explained = (*best, *(fleet[each] for each in others))
     partition = min(free_partitions(best[0], level), key=natural_order)
-    return Decision(best[0].reference, partition, len(fleet), lambda: _explained(explained, judge))
+    return Decision(best[0].reference, partition, len(fleet), explained, judge)
 
 
 def explain(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import fleet_cache, registry, views
+from slapos_wendelin.master import fleet_cache, registry, shared, views
 from slapos_wendelin.master.errors import NoCapacityError, UnknownError
 from slapos_wendelin.master.models import Computer, Instance, Partition
 from slapos_wendelin.master.placement import Decision, Member, ServiceLevel, place
@@ -38,8 +38,12 @@ def find_place(
     :raises UnknownError: when the instance beside which it shall be is not there.
     """
     if level.instance_guid:
-        beside = views.find_instance(session, level.instance_guid)
-        level = level.beside(home(beside).computer.reference)
+        beside = shared.place_of(views.find_instance(session, level.instance_guid))
+        if beside is None:
+            raise UnknownError(
+                f"instance {level.instance_guid!r}, which the SLA names, is on no computer"
+            )
+        level = level.beside(beside.computer.reference)
     members = group_members(session, tree, level.group, moving) if level.keeps_apart else []
     fleet = fleet_cache.fleet_of(session)
     present = home(moving).computer.reference if leave and moving is not None else ""
@@ -102,10 +106,10 @@ def home(instance: Instance) -> Partition:
 def _partition(session: Session, decision: Decision, reference: str) -> Partition:
     """Return the row of the partition that placement chose."""
     if decision.computer is None or decision.partition is None:
-        reasons = [f"{each.computer}: {each.explanation}" for each in decision.verdicts]
-        left_out = len(reasons) - _EXPLAINED_COMPUTERS
-        if left_out > 0:
-            reasons[_EXPLAINED_COMPUTERS:] = [f"and {left_out} more computers"]
+        first = decision.first_verdicts(_EXPLAINED_COMPUTERS)
+        reasons = [f"{each.computer}: {each.explanation}" for each in first]
+        if decision.computers > len(first):
+            reasons.append(f"and {decision.computers - len(first)} more computers")
         raise NoCapacityError(
             f"no computer can host {reference!r}: " + ("; ".join(reasons) or "none is registered"),
             "add a computer or partitions, change the SLA, or destroy an instance",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -22,7 +21,7 @@ from slapos_wendelin.master.checks import DESTROYED, STARTED, shown
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError, NoCapacityError, UnknownError
 from slapos_wendelin.master.models import Instance, Partition
-from slapos_wendelin.master.placement import Fleet, ServiceLevel, place
+from slapos_wendelin.master.placement import Fleet, ServiceLevel, unmet
 
 #: The SLA key that names the provider itself.
 _PROVIDER_KEY = "instance_guid"
@@ -101,10 +100,7 @@ def _refusal(provider: Instance, fleet: Fleet, level: ServiceLevel, guid: object
     known = None if home is None else fleet.get(home.computer.reference)
     if home is None or known is None:
         return "has no place"
-    # The provider's own partition stands where placement looks for a free one.
-    host = replace(known, capacity=1, free=(home.reference,))
-    decision = place([host], (), level)
-    return "" if decision.computer else decision.verdicts[0].explanation
+    return " and ".join(unmet(known, home.reference, (), level))
 
 
 def _no_provider(

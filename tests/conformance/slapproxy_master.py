@@ -94,7 +94,7 @@ class ServerProcess:
     """A master on a port, where the tests expect the process of ``slapos proxy``."""
 
     def __init__(self, database: Path) -> None:
-        self._server = MasterServer(database, "127.0.0.1", 0)
+        self._server = MasterServer(database, "127.0.0.1", 0, plain=True)
         self._thread = threading.Thread(target=self._server.serve)
         self._thread.start()
         self.url = self._server.url.rstrip("/")

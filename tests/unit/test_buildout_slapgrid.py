@@ -11,12 +11,8 @@ from pathlib import Path
 
 import pytest
 from buildout_runs import write
-
-from slapos_wendelin.cli.module_files import accept_module_names
-
-accept_module_names()
-from slapos.grid.SlapObject import Software  # noqa: E402 (it reads files when it is imported)
-from slapos.grid.utils import launchBuildout  # noqa: E402
+from slapos.grid.SlapObject import Software
+from slapos.grid.utils import launchBuildout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

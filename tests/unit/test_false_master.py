@@ -135,11 +135,8 @@ JOINERS: dict[str, Callable[[Victim], str]] = {
         *("-m", "slapos.cli.entry", "configure", "client", "--token", "secret"),
         *("--master-url-web", victim.url, "--cfg", str(victim.folder / "new" / "client.cfg")),
     ),
-    "slapos node register with a token": lambda victim: register(
+    "slapos node register": lambda victim: register(
         victim, "get_certificate_key_pair(log, {url}, 'paris', token='secret')"
-    ),
-    "slapos node register with a password": lambda victim: register(
-        victim, "check_credentials({url}, 'alice', 'secret')"
     ),
 }
 

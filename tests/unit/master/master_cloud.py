@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import slapos.slap
 from slapos.util import dumps
 
@@ -21,7 +23,7 @@ class Cloud:
         self.slap = slapos.slap.slap()
         self.slap.initializeConnection(url)
 
-    def add_computer(self, reference: str, partitions: int = 2, **place: str) -> None:
+    def add_computer(self, reference: str, partitions: int = 2, **place: Any) -> None:
         """Register and format a computer."""
         self.client.put_computer(reference, **place)
         self.format(reference, [f"slappart{index}" for index in range(partitions)])

@@ -19,8 +19,6 @@ from supervisor.xmlrpc import SupervisorTransport
 RUN_ALL = """
 import json, os, sys
 from slapos.cli.entry import main
-from slapos_wendelin.cli.module_files import accept_module_names
-accept_module_names()
 import slapos.grid.utils
 if os.geteuid() == 0:
     slapos.grid.utils.dropPrivileges = lambda *_, **__: None

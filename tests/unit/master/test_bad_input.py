@@ -6,13 +6,20 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 import slapos.slap
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from master_cloud import RELEASE, Cloud
 from slapos.util import dumps
+
+from slapos_wendelin.master.application import create_application
+from slapos_wendelin.master.database import Database
 
 BOMB = """<?xml version="1.0"?>
 <!DOCTYPE marshal [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
@@ -181,3 +188,97 @@ def test_reading_never_makes_files_where_a_document_says(
     monkeypatch.setenv("SLAPGRID_INSTANCE_ROOT", str(tmp_path / "a"))
     assert send(cloud, filter_xml=OBJECT).status_code == 400
     assert not list((tmp_path / "b").iterdir())
+
+
+FIELDS = {
+    "computer_id": ["paris"],
+    "computer_reference": ["paris"],
+    "computer_partition_id": ["slappart0", "slappart1"],
+    "computer_partition_reference": ["slappart0"],
+    "software_release": [RELEASE],
+    "url": [RELEASE],
+    "state": ["available", "destroyed", dumps("started").decode(), dumps("destroyed").decode()],
+    "partition_reference": ["cluster", "other"],
+    "partition_parameter_xml": [dumps({"a": "1"}).decode()],
+    "filter_xml": [dumps({"computer_guid": "paris"}).decode()],
+    "shared_xml": [dumps(True).decode()],
+    "connection_xml": [dumps({"a": "1"}).decode()],
+    "instance_reference_xml": [dumps(["other"]).decode()],
+    "slave_reference": ["SOFTINST-1"],
+    "new_name": ["renamed"],
+    "error_log": ["a promise fails"],
+    "software_product_reference": ["neo"],
+    "software_release_url": [RELEASE],
+    "query": ['portal_type:"Compute Node" AND validation_state:validated'],
+    "relative_url": ["compute_node/paris", "instance_tree/cluster"],
+    "xml": [dumps({"reference": "paris", "partition_list": []}).decode()],
+}
+
+#: Texts that nothing is called, and XML that does not hold what it should.
+_strange = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["a\nb", "a" * 10_000, "None", BOMB, OBJECT, SHARED, "\x00", "SOFTINST-0"]),
+    st.sampled_from([[], [1], {"a": [1]}, {1: 2}, "x", None, 1.5]).map(
+        lambda value: dumps(value).decode()
+    ),
+)
+
+
+@st.composite
+def _forms(draw: st.DrawFn) -> dict[str, str]:
+    """Draw most fields of a form as they should be and some otherwise."""
+    return {
+        name: draw(st.sampled_from(values) if draw(st.integers(0, 3)) else _strange)
+        for name, values in FIELDS.items()
+        if draw(st.integers(0, 9))
+    }
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Iterator[Flask]:
+    """Give an application whose database has one computer with an instance."""
+    database = Database(tmp_path / "master.sqlite")
+    application = create_application(database)
+    client = application.test_client()
+    places = [{"partition_id": f"slappart{index}"} for index in range(2)]
+    formatted = {"computer_guid": "paris", "compute_partition_list": places}
+    assert client.post("/slapos.put.v0.compute_node_format", json=formatted).status_code == 200
+    wanted = {"software_release": RELEASE, "partition_reference": "cluster"}
+    assert client.post("/requestComputerPartition", data=wanted).status_code == 200
+    yield application
+    database.close()
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), form=_forms())
+def test_whatever_a_form_holds_the_answer_is_a_result_or_a_reason(
+    application: Flask, data: st.DataObject, form: dict[str, str]
+):
+    rules = [
+        rule
+        for rule in application.url_map.iter_rules()
+        if rule.endpoint.startswith(("protocol.", "hateoas."))
+    ]
+    rule = data.draw(st.sampled_from(rules))
+    client = application.test_client()
+    if "POST" in (rule.methods or ()):
+        answer = client.post(rule.rule, data=form)
+    else:
+        answer = client.get(rule.rule, query_string=form)
+    assert answer.status_code in {200, 400, 404, 409, 503}, answer.text
+    assert len(answer.status) < 2000
+    assert answer.status_code == 200 or answer.text
+
+
+@pytest.mark.parametrize("url", ["supplySupply", "computerBang", "slapos.get.v0.software_instance"])
+def test_a_name_of_ten_kilobytes_comes_back_shortened(cloud: Cloud, url: str):
+    name = "a" * 10_000
+    sent = {"computer_id": name, "url": RELEASE, "state": "available"}
+    if url.startswith("slapos."):
+        answer = requests.post(cloud.url + url, json={"instance_guid": name}, timeout=10)
+    else:
+        answer = requests.post(cloud.url + url, data=sent, timeout=10)
+    assert answer.status_code in {403, 404}
+    assert len(answer.text) < 400

@@ -93,7 +93,25 @@ def test_a_script_in_the_console_requests_supplies_and_looks(cloud: Cloud, confi
         "computers": ["paris"],
         "addresses": [["tap0", "10.0.0.0"]],
     }
-    assert status == "#error no data found"
+    assert status.startswith("#access Computer was last in contact at")
     (computer,) = cloud.client.computers()
     urls = {each["url"] for each in computer["software"]}
     assert urls == {"https://example.org/neo.cfg", "https://example.org/other.cfg"}
+
+
+def test_an_unknown_product_computer_or_release_is_refused_and_nothing_is_changed(
+    cloud: Cloud, configuration: Path
+):
+    cloud.add_computer("paris")
+    outputs = run(
+        configuration,
+        ["request", "cluster", "product.nothing"],
+        ["request", "cluster", "product.nothing", "--state", "destroyed"],
+        ["request", "cluster", "http://a b"],
+        ["remove", "https://example.org/nothing.cfg", "paris"],
+    )
+    assert "No Software Release corresponding to this Software Product" in outputs[0]
+    assert "holds a space" in outputs[2]
+    assert [int(each.rsplit("status ", 1)[1]) for each in outputs] == [1, 1, 1, 0]
+    assert cloud.client.instances() == []
+    assert cloud.client.status()["software"] == []

@@ -321,7 +321,9 @@ def application(tmp_path) -> Flask:
     database.close()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(_calls())
 def test_whatever_is_sent_the_answer_is_a_result_or_a_reason(
     application: Flask, call_: tuple[str, object]

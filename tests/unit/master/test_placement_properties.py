@@ -106,6 +106,7 @@ def test_every_computer_is_explained_when_refused_and_the_best_when_placed(cloud
     assert sorted(each.computer for each in everything) == sorted(c.reference for c in cloud)
     assert all(each.explanation for each in everything)
     assert all(bool(each.score) == each.eligible for each in everything)
+    assert decision.first_verdicts(3) == everything[:3]
     fitting = {reference for (*_, reference), _ in scan(cloud, members, level)}
     assert {each.computer for each in everything if each.eligible} == fitting
     if decision.computer is None:

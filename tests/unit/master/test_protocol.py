@@ -426,3 +426,79 @@ def test_the_hateoas_routes_list_and_describe(cloud: Cloud):
     assert described._requested_state == "started"
     with pytest.raises(slapos.slap.NotFoundError):
         cloud.slap.registerOpenOrder().getInformation("other")
+
+
+def test_a_renamed_instance_keeps_its_guid_and_is_requested_under_its_new_name(cloud: Cloud):
+    cloud.add_computer("paris", partitions=3)
+    root = cloud.request("cluster")
+    child = cloud.request_from(root, "storage")
+    before = cloud.timestamp(child)
+    cloud.partition(child).rename("archive")
+    assert cloud.timestamp(child) > before
+    assert cloud.partition(child).getInstanceParameterDict()["instance_title"] == "archive"
+    assert cloud.request_from(root, "archive").getInstanceGuid() == child.getInstanceGuid()
+    assert cloud.request_from(root, "storage").getInstanceGuid() != child.getInstanceGuid()
+    with pytest.raises(requests.HTTPError, match="has the name 'storage'"):
+        cloud.partition(child).rename("storage")
+
+
+def test_a_requester_is_known_by_the_header_or_by_the_form_and_not_by_two_names(cloud: Cloud):
+    cloud.add_computer("paris", partitions=3)
+    root = cloud.request("cluster")
+    form = {"software_release": RELEASE, "partition_reference": "storage"}
+    place = {"computer_id": "paris", "computer_partition_id": root.getId()}
+    header = f"X-SlapPartition computer_id=paris, computer_partition_id={root.getId()}"
+    other = "X-SlapPartition computer_id=paris, computer_partition_id=slappart2"
+    url = f"{cloud.url}requestComputerPartition"
+    for data, headers in ((form, {"Authorization": header}), (form | place, {})):
+        assert requests.post(url, data=data, headers=headers, timeout=10).status_code == 200
+        (child,) = cloud.client.instance("cluster")["children"]
+        assert child["reference"] == "storage"
+    answer = requests.post(url, data=form | place, headers={"Authorization": other}, timeout=10)
+    assert answer.status_code == 400
+    assert "name different partitions" in answer.reason
+
+
+def test_a_partition_without_an_instance_requests_nothing(cloud: Cloud):
+    cloud.add_computer("paris")
+    free = cloud.slap.registerComputerPartition("paris", "slappart1")
+    with pytest.raises(slapos.slap.NotFoundError):
+        free.request(RELEASE, "default", "storage")
+    assert cloud.client.instances() == []
+
+
+def test_the_slap_library_reads_the_news_of_computers_instances_and_releases(cloud: Cloud):
+    cloud.add_computer("paris", partitions=3)
+    root = cloud.request("cluster", partition_parameter_kw={"a": "1"})
+    child = cloud.request_from(root, "storage")
+    cloud.partition(child).error("first line\nno disk")
+    (release,) = cloud.slap.registerComputer("paris").getSoftwareReleaseList()
+    release.available()
+    navigator = cloud.slap._hateoas_navigator
+    instances = navigator.getInstanceTreeInstanceList("cluster")
+    assert [each["title"] for each in instances] == ["cluster", "storage"]
+    assert instances[1]["SoftwareInstance_getNewsDict"]["text"] == "#error no disk"
+    assert navigator.getComputerPartitionNews("paris", child.getId()) == "#error no disk"
+    assert navigator.getComputerPartitionNews("paris", "slappart2") == "#error no data found"
+    assert "was last in contact at" in navigator.getComputerNews("paris")
+    news = navigator.getSoftwareInstallationNews("paris", RELEASE)
+    assert news == "#access Software Release is available"
+
+
+def test_the_addresses_of_a_whole_tree_are_told(cloud: Cloud):
+    cloud.add_computer("paris", partitions=1)
+    cloud.add_computer("tokyo", partitions=1)
+    root = cloud.request("cluster", filter_kw={"computer_guid": "paris"})
+    child = cloud.request_from(root, "storage", filter_kw={"computer_guid": "tokyo"})
+    for each in (root, child):
+        assert cloud.partition(each).getFullHostingIpAddressList() == [("tap0", "10.0.0.0")] * 2
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["portal_type:Person", 'portal_type:"Compute Node" AND validation_state:validated OR 1'],
+)
+def test_an_unknown_query_is_refused(cloud: Cloud, query: str):
+    answer = requests.get(f"{cloud.url}hateoas/search", params={"query": query}, timeout=10)
+    assert answer.status_code == 400
+    assert "is not known" in answer.text

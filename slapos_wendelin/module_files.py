@@ -8,18 +8,18 @@ that; Python 3.11 wants the module's package.
 
 from __future__ import annotations
 
-import sys
 from importlib import resources, util
 from importlib.resources.abc import Traversable
+from typing import Any
 
-import slapos.util
 
+def accept_module_names(slapos_util: Any) -> None:
+    """Let slapos.core find its files.
 
-def accept_module_names() -> None:
-    """Let slapos.core find its files; to be called before anything of slapos.grid is imported."""
-    if sys.version_info < (3, 12):
-        slapos.util.get_package_resource_bytes = _read
-        slapos.util.get_package_resource_filename = _path
+    :param slapos_util: its module ``slapos.util``, before others take its functions.
+    """
+    slapos_util.get_package_resource_bytes = _read
+    slapos_util.get_package_resource_filename = _path
 
 
 def _read(name: str, path: str) -> bytes:
