@@ -13,11 +13,13 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, json_rpc, protocol, registry_api
+from slapos_wendelin.master import api, hateoas, json_rpc, metrics_api, protocol, registry_api
 from slapos_wendelin.master.context import EXTENSION, Context, identify
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.logs import Event
+from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import LOST_AFTER, Presence
 
 #: The largest body that is read, in bytes.
@@ -43,17 +45,21 @@ def create_application(database: Database, lost_after: float = LOST_AFTER) -> Fl
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
     presence = Presence(database, lost_after)
     fleet = FleetCache(presence.is_silent, lost_after)
-    application.extensions[EXTENSION] = Context(database, presence, fleet)
+    metrics = Metrics(database, presence)
+    fleet.observe = metrics.placed
+    application.extensions[EXTENSION] = Context(database, presence, fleet, metrics)
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_check_size)
     application.after_request(_log_request)
+    application.after_request(metrics.answered)
     for blueprint in (
         protocol.blueprint,
         json_rpc.blueprint,
         hateoas.blueprint,
         api.blueprint,
         registry_api.blueprint,
+        metrics_api.blueprint,
     ):
         application.register_blueprint(blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
@@ -87,16 +93,20 @@ def _check_size() -> None:
 def _log_request(response: Response) -> Response:
     """Log one line for each request; a failed one at a level that is shown by default."""
     level = logging.DEBUG if response.status_code < 400 else logging.WARNING  # noqa: PLR2004
-    duration = 1000 * (time.monotonic() - g.get("began", time.monotonic()))
-    _log.log(
-        level,
-        "request method=%s path=%s status=%d milliseconds=%.1f caller=%s",
-        request.method,
-        request.path,
-        response.status_code,
-        duration,
-        request.remote_addr,
+    if not _log.isEnabledFor(level):
+        return response
+    event = Event(
+        "request",
+        method=request.method,
+        path=request.path,
+        endpoint=request.endpoint,
+        status=response.status_code,
+        milliseconds=round(1000 * (time.monotonic() - g.get("began", time.monotonic())), 1),
+        caller=g.get("caller"),
+        address=request.remote_addr,
+        number=g.get("number"),
     )
+    _log.log(level, event)
     return response
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.due import last_number
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import Presence
 
 OPERATOR = "operator"
@@ -48,6 +51,7 @@ class Context:
     database: Database
     presence: Presence
     fleet: FleetCache
+    metrics: Metrics
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
@@ -56,9 +60,15 @@ class Context:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """Give a session whose changes are kept as the caller's."""
+        began = time.perf_counter()
         with self.database.writing(str(g.caller)) as session:
+            self.metrics.waited(time.perf_counter() - began)
             fleet_cache.keep_in(session, self.fleet)
+            before = last_number(session)
             yield session
+        # The request's line in the log names what it changed.
+        if last_number(session) != before:
+            g.number = last_number(session)
 
     @contextmanager
     def trying(self) -> Iterator[Session]:
