@@ -120,16 +120,19 @@ def test_a_computer_is_drained_and_removed(cloud: Cloud, tmp_path: Path):
     for partition in cloud.slap.registerComputer("paris").getComputerPartitionList():
         if partition.getState() == "destroyed":
             partition.destroyed()
-    drained, removed, listed = run(
+    drained, removed, shown, listed = run(
         tmp_path,
         cloud.url,
         ["computer", "drain", "paris", "--yes", "--json"],
         ["computer", "remove", "paris", "--yes", "--json"],
         ["computer", "show", "paris"],
+        ["computer", "list"],
     )
     assert drained.document == {"computer": "paris", "moved": [], "refused": []}
     assert removed.document["state"] == "removed"
-    assert "removed" in listed.output
+    assert "removed" in shown.output
+    assert "tokyo" in listed.output
+    assert "paris" not in listed.output
 
 
 def test_a_drain_waits_until_the_moved_instance_is_well(cloud: Cloud, tmp_path: Path):
