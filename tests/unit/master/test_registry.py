@@ -18,9 +18,12 @@ from slapos.collect.reporter import Journal
 from slapos.util import dumps
 from sqlalchemy import select
 
+from slapos_wendelin.master import computers
 from slapos_wendelin.master.client import MasterAnswerError, MasterClient
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import ConflictError
 from slapos_wendelin.master.models import Certificate, Change
+from slapos_wendelin.master.presence import Presence
 from slapos_wendelin.master.server import MasterServer
 from slapos_wendelin.node.measurement import Reporter, measure
 
@@ -166,6 +169,38 @@ def test_a_second_machine_of_the_same_name_is_refused(cloud: Cloud):
     before = cloud.client.computer("paris")
     assert format_at(cloud, "paris", "10.0.0.2") == 409
     assert cloud.client.computer("paris") == before
+
+
+@pytest.mark.parametrize(
+    ("callers", "source", "is_refused"),
+    [
+        (["192.0.2.1"], "192.0.2.1", False),
+        (["192.0.2.1"], "192.0.2.2", True),
+        (["192.0.2.1", "192.0.2.2"], "192.0.2.2", True),
+        ([""], "192.0.2.1", True),
+    ],
+)
+def test_a_machine_has_a_new_address_when_its_name_is_called_from_nowhere_else(
+    tmp_path: Path, callers: list[str], source: str, is_refused: bool
+):
+    database = Database(tmp_path / "master.sqlite")
+    presence = Presence(database)
+    with database.writing() as session:
+        computers.put_computer(session, "paris", {"address": "10.0.0.1"})
+    for caller in callers:
+        with database.reading() as session:
+            presence.seen(computers.find_computer(session, "paris"), caller)
+    with database.reading() as session:
+        paris = computers.find_computer(session, "paris")
+    if is_refused:
+        with pytest.raises(
+            ConflictError, match="another machine, with address"
+        ):
+            presence.check_machine(paris, "10.0.0.2", source)
+    else:
+        presence.check_machine(paris, "10.0.0.2", source)
+    presence.check_machine(paris, "10.0.0.1", source)
+    database.close()
 
 
 def test_an_operator_can_say_that_a_machine_has_a_new_address(cloud: Cloud):
