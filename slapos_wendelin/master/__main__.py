@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m slapos_wendelin.master",
         description="Run the slap master in the foreground.",
     )
-    parser.add_argument("--database", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--database", required=True, metavar="FILE_OR_URL")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
     parser.add_argument(
         "--authority",

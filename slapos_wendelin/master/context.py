@@ -5,23 +5,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import fleet_cache
+from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
-from slapos_wendelin.master.due import last_number
+from slapos_wendelin.master.due import given_number
 from slapos_wendelin.master.errors import ForbiddenError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.history import HistorySession
 from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import Presence
+
+_Result = TypeVar("_Result")
 
 OPERATOR = "operator"
 
@@ -52,6 +56,7 @@ class Context:
     presence: Presence
     fleet: FleetCache
     metrics: Metrics
+    answers: Answers = field(default_factory=Answers)
 
     def reading(self) -> AbstractContextManager[Session]:
         """Give a session that changes nothing."""
@@ -64,11 +69,8 @@ class Context:
         with self.database.writing(str(g.caller)) as session:
             self.metrics.waited(time.perf_counter() - began)
             fleet_cache.keep_in(session, self.fleet)
-            before = last_number(session)
             yield session
-        # The request's line in the log names what it changed.
-        if last_number(session) != before:
-            g.number = last_number(session)
+        _note_number(given_number(session))
 
     @contextmanager
     def trying(self) -> Iterator[Session]:
@@ -76,6 +78,35 @@ class Context:
         with self.database.trying(str(g.caller)) as session:
             fleet_cache.keep_in(session, self.fleet)
             yield session
+
+    def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it did."""
+        tried_at = time.perf_counter()
+        given: int | None = None
+
+        def place_and_work(session: Session) -> _Result:
+            nonlocal tried_at, given
+            if not isinstance(session, HistorySession):
+                try:
+                    return work(session)
+                finally:
+                    tried_at = time.perf_counter()
+            self.metrics.waited(time.perf_counter() - tried_at)
+            fleet_cache.keep_in(session, self.fleet)
+            result = work(session)
+            session.flush()
+            given = given_number(session)
+            return result
+
+        result = self.database.changing(str(g.caller), place_and_work)
+        _note_number(given)
+        return result
+
+
+def _note_number(number: int | None) -> None:
+    """Let the request's line in the log name the transaction in which it changed something."""
+    if number is not None:
+        g.number = number
 
 
 def context() -> Context:

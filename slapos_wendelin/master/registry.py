@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master import computers
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, shown
@@ -46,6 +46,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
         select(Partition)
         .join(Computer)
         .where(Computer.reference == computer_reference, Partition.reference == reference)
+        .options(contains_eager(Partition.computer))
     )
     if found is None:
         raise UnknownError(

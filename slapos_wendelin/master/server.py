@@ -38,7 +38,7 @@ class MasterServer:
 
     def __init__(
         self,
-        database_path: Path,
+        location: Path | str,
         host: str,
         port: int,
         *,
@@ -49,6 +49,7 @@ class MasterServer:
     ) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
+        :param location: the database's path or URL.
         :param host: an address of this machine, or localhost.
         :param port: 0 for any free one; see `address`.
         :param authority: what signs the master's certificate and those of its callers.
@@ -69,7 +70,7 @@ class MasterServer:
                 )
             adapter = TlsAdapter(ServerContexts(authority, [*default_names(host), *names]))
         self._plain = plain
-        self._database = Database(database_path)
+        self._database = Database(location)
         self._server = HttpServer(
             (host, port),
             create_application(self._database, lost_after),

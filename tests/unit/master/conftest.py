@@ -1,15 +1,17 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real master on a loopback port."""
+"""A real master on a loopback port, and real databases."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from cheroot.server import HTTPServer
+from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
 from master_cloud import Cloud
 from slapos_command import stop_supervisord, write_configuration
@@ -21,11 +23,39 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session")
+def database_servers() -> Iterator[Callable[[str], DatabaseServer]]:
+    """Start a server of a kind when it is first asked for."""
+    with ExitStack() as ended:
+        servers: dict[str, DatabaseServer] = {}
+
+        def started(kind: str) -> DatabaseServer:
+            if kind not in servers:
+                servers[kind] = SERVERS[kind]()
+                ended.callback(servers[kind].stop)
+            return servers[kind]
+
+        yield started
+
+
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def location(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database_servers: Callable[[str], DatabaseServer],
+) -> Path | str:
+    """Give a new database: of SQLite, or of the kind that the test is parametrised with."""
+    kind: str = getattr(request, "param", "sqlite")
+    if kind == "sqlite":
+        return tmp_path / "master.sqlite"
+    return database_servers(kind).new_database()
+
+
+@pytest.fixture
+def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0, plain=True)
+    server = MasterServer(location, "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=server.serve)
     thread.start()
     running = Cloud(server.url)

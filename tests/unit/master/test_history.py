@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from database_servers import on_every_database
 from sqlalchemy import select, update
 
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.history import ADDED, CHANGED, REMOVED
 from slapos_wendelin.master.models import Change, Computer, Instance, Partition, Product, Software
 
+pytestmark = on_every_database
+
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "master.sqlite")
+def database(location: Path | str) -> Iterator[Database]:
+    made = Database(location)
     with made.writing("operator/alice") as session:
         for name in ("paris", "tokyo"):
             host = Computer(reference=name)

@@ -193,9 +193,7 @@ def test_a_machine_has_a_new_address_when_its_name_is_called_from_nowhere_else(
     with database.reading() as session:
         paris = computers.find_computer(session, "paris")
     if is_refused:
-        with pytest.raises(
-            ConflictError, match="another machine, with address"
-        ):
+        with pytest.raises(ConflictError, match="another machine, with address"):
             presence.check_machine(paris, "10.0.0.2", source)
     else:
         presence.check_machine(paris, "10.0.0.2", source)
