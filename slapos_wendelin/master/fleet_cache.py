@@ -71,6 +71,8 @@ class FleetCache:
             the last contact that the database has.
         :param lost_after: how long too long is, in seconds.
         """
+        #: What is told how long each placement took, in seconds.
+        self.observe: Callable[[float], None] = lambda _seconds: None
         self._fleet = Fleet()
         self._is_silent = is_silent
         self._seen = -1
@@ -156,11 +158,26 @@ def keep_in(session: Session, cache: FleetCache) -> None:
 
 def fleet_of(session: Session) -> Fleet:
     """Return the fleet as a writing transaction sees it, from the process's cache if it has one."""
+    return _cache(session).fleet(session)
+
+
+@contextmanager
+def timing(session: Session) -> Iterator[None]:
+    """Tell the process's cache how long a placement, which the block is, takes."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _cache(session).observe(time.perf_counter() - began)
+
+
+def _cache(session: Session) -> FleetCache:
+    """Return the cache that a session was given, or one of its own."""
     cache = session.info.get(_CACHE)
     if not isinstance(cache, FleetCache):
         cache = FleetCache()
         keep_in(session, cache)
-    return cache.fleet(session)
+    return cache
 
 
 @contextmanager

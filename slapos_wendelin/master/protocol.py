@@ -243,7 +243,7 @@ def load_computer_configuration_from_xml() -> str:
 def use_computer() -> str:
     """Keep the averages in a usage report."""
     reference = _field("computer_id")
-    usage = read_usage(_field("use_string"), reference)
+    usage = read_usage(_field("use_string"), reference, "use_string")
     with context().writing() as session:
         host = registry.computer(session, reference)
         computers.keep_usage(host, usage)

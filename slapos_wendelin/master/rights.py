@@ -248,6 +248,7 @@ RULES: Mapping[str, Rule] = {
     "registry.get_due": Rule(computer=_own_path),
     "registry.move_instance": _OPERATORS,
     "registry.get_status": _VIEWERS,
+    "metrics.metrics": _VIEWERS,
     "registration.request_computer": Rule(anonymous=True),
     "registration.get_certificate": Rule(anonymous=True),
     "registration.get_computer_token": _OPERATORS,

@@ -236,6 +236,7 @@ REQUESTS = {
     "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
     "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
     "registry.get_status": Request("v1/status", VIEWER),
+    "metrics.metrics": Request("metrics", VIEWER),
     "registration.request_computer": Request("Person_requestComputer", EVERYBODY, form=NOTHING),
     "registration.get_certificate": Request("Person_getCertificate", EVERYBODY, form=NOTHING),
     "registration.get_computer_token": Request(
