@@ -30,7 +30,7 @@ from slapos_wendelin.errors import WendelinError
 #: The part of its life before whose end a certificate is renewed.
 _RENEWED_PART = 1 / 3
 
-#: The longest common name that X.509 knows.
+#: The longest common name that X.509 knows, in bytes.
 _COMMON_NAME_LIMIT = 64
 
 _SUBJECT_PREFIX = "urn:slapos-wendelin:"
@@ -57,16 +57,21 @@ class Subject:
     @property
     def common_name(self) -> str:
         """What tools show: the subject, shortened when it is longer than X.509 allows."""
-        text = str(self)
-        if len(text) <= _COMMON_NAME_LIMIT:
-            return text
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return f"{text[: _COMMON_NAME_LIMIT - len(digest) - 1]}~{digest}"
+        return _common_name(str(self))
 
     @property
     def uri(self) -> str:
         """The whole subject, as it stands among the alternative names of the certificate."""
         return f"{_SUBJECT_PREFIX}{self.kind}:{quote(self.name, safe='')}"
+
+
+def _common_name(text: str) -> str:
+    """Return a text as a common name; a long one is cut, with a digest of the whole at its end."""
+    encoded = text.encode()
+    if len(encoded) <= _COMMON_NAME_LIMIT:
+        return text
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: _COMMON_NAME_LIMIT - len(digest) - 1].decode(errors='ignore')}~{digest}"
 
 
 def subject_of(certificate: x509.Certificate) -> Subject | None:
@@ -131,9 +136,10 @@ def certificate_text(*certificates: x509.Certificate) -> str:
     return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
 
 
-def make_request(key: ec.EllipticCurvePrivateKey, common_name: str) -> str:
+def make_request(key: ec.EllipticCurvePrivateKey, name_of_caller: str) -> str:
     """Return a request for a certificate for a key; who gets it is for the authority to say."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_COMMON_NAME_LIMIT])])
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, _common_name(name_of_caller))
+    name = x509.Name([attribute])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
 

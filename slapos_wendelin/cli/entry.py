@@ -20,12 +20,38 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
+from slapos_wendelin.cli.catalog import CatalogCommand, ProductCommand
+from slapos_wendelin.cli.cluster_status import StatusCommand
+from slapos_wendelin.cli.computer import (
+    CordonCommand,
+    RemoveCommand,
+    SetCommand,
+    ShowCommand,
+    UncordonCommand,
+)
+from slapos_wendelin.cli.history import HistoryCommand
+from slapos_wendelin.cli.moving import DrainCommand, MoveCommand
+from slapos_wendelin.cli.planning import PlanCommand
 from slapos_wendelin.cli.request import RequestCommand
+from slapos_wendelin.cli.rollback import RollbackCommand
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
 COMMANDS = {
     "request": RequestCommand,
+    "cluster catalog": CatalogCommand,
+    "cluster history": HistoryCommand,
+    "cluster plan": PlanCommand,
+    "cluster product": ProductCommand,
+    "cluster rollback": RollbackCommand,
+    "cluster move": MoveCommand,
+    "cluster status": StatusCommand,
+    "computer cordon": CordonCommand,
+    "computer drain": DrainCommand,
+    "computer remove": RemoveCommand,
+    "computer set": SetCommand,
+    "computer show": ShowCommand,
+    "computer uncordon": UncordonCommand,
 }
 
 #: Where the commands are that only the master's machine needs: their many imports would slow down

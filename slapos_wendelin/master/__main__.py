@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import logs, readiness
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.presence import LOST_AFTER
 from slapos_wendelin.master.server import MasterServer
 
 _LARGEST_PORT = 65535
@@ -58,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         authority=Authority(options.authority) if options.authority else None,
         names=options.name,
         plain=options.plain,
+        lost_after=options.lost_after,
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,6 +89,20 @@ def split_listen(listen: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
         raise ListenError(f"--listen is {listen!r}", "write ADDRESS:PORT, such as 127.0.0.1:5000")
     return host, int(port)
+
+
+def positive_seconds(text: str) -> float:
+    """Return a time in seconds.
+
+    :raises argparse.ArgumentTypeError: when it is not a number above zero.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def _serve(server: MasterServer, stop: threading.Event, failures: list[BaseException]) -> None:
@@ -122,6 +139,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plain", action="store_true", help="listen in clear; on loopback only, for tests"
+    )
+    parser.add_argument(
+        "--lost-after",
+        type=positive_seconds,
+        default=LOST_AFTER,
+        metavar="SECONDS",
+        help="a computer that has not called for so long counts as lost (default: %(default)g)",
     )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
@@ -13,12 +14,29 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import api, hateoas, json_rpc, protocol, registry_api
-from slapos_wendelin.master.context import EXTENSION, Context, identify
+from slapos_wendelin.master import (
+    access_api,
+    api,
+    catalog,
+    hateoas,
+    json_rpc,
+    metrics_api,
+    plan_api,
+    protocol,
+    registration,
+    registry_api,
+)
+from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.callers import Callers, identify
+from slapos_wendelin.master.context import ANONYMOUS, EXTENSION, VIEWER, Context
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.logs import Event
+from slapos_wendelin.master.masking import masked
+from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import LOST_AFTER, Presence
+from slapos_wendelin.master.rights import check_rights
 
 #: The largest body that is read, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024
@@ -33,29 +51,49 @@ _REASON_LIMIT = 1500
 _log = logging.getLogger(__name__)
 
 
-def create_application(database: Database, lost_after: float = LOST_AFTER) -> Flask:
+def create_application(
+    database: Database,
+    authority: Authority | None = None,
+    *,
+    is_plain: bool = False,
+    lost_after: float = LOST_AFTER,
+) -> Flask:
     """Return the application that serves a database.
 
+    :param authority: what signs certificates.
+    :param is_plain: whether requests come in clear on loopback, where every caller is an operator.
     :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
     """
-    application = Flask(__name__)
+    application = Flask(__name__, static_folder=None)
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
     presence = Presence(database, lost_after)
     fleet = FleetCache(presence.is_silent, lost_after)
-    application.extensions[EXTENSION] = Context(database, presence, fleet)
+    metrics = Metrics(database, presence)
+    fleet.observe = metrics.placed
+    application.extensions[EXTENSION] = Context(
+        database, presence, fleet, metrics, Callers(database), authority, is_plain
+    )
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_check_size)
+    application.before_request(check_rights)
+    application.after_request(_hide_secrets)
     application.after_request(_log_request)
-    for blueprint in (
-        protocol.blueprint,
-        json_rpc.blueprint,
-        hateoas.blueprint,
-        api.blueprint,
-        registry_api.blueprint,
+    application.after_request(metrics.answered)
+    for module in (
+        protocol,
+        json_rpc,
+        hateoas,
+        api,
+        registry_api,
+        access_api,
+        registration,
+        catalog,
+        plan_api,
+        metrics_api,
     ):
-        application.register_blueprint(blueprint)
+        application.register_blueprint(module.blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
     application.register_error_handler(HTTPException, _tell_http_error)
     application.register_error_handler(OperationalError, _tell_database_error)
@@ -75,7 +113,7 @@ def _check_size() -> None:
     length = request.content_length or 0
     if length <= BODY_LIMIT:
         return
-    left = min(length, _DISCARD_LIMIT)
+    left = 0 if g.caller.kind == ANONYMOUS else min(length, _DISCARD_LIMIT)
     stream = request.environ["wsgi.input"]
     while left > 0 and (piece := stream.read(min(left, 65536))):
         left -= len(piece)
@@ -84,19 +122,33 @@ def _check_size() -> None:
     )
 
 
+def _hide_secrets(response: Response) -> Response:
+    """Hide from viewers the secrets among parameters and what instances publish."""
+    caller = g.get("caller")
+    if caller is not None and caller.kind == VIEWER and request.path.startswith("/v1/"):
+        document = response.get_json(silent=True)
+        if document is not None:
+            response.set_data(json.dumps(masked(document)))
+    return response
+
+
 def _log_request(response: Response) -> Response:
     """Log one line for each request; a failed one at a level that is shown by default."""
     level = logging.DEBUG if response.status_code < 400 else logging.WARNING  # noqa: PLR2004
-    duration = 1000 * (time.monotonic() - g.get("began", time.monotonic()))
-    _log.log(
-        level,
-        "request method=%s path=%s status=%d milliseconds=%.1f caller=%s",
-        request.method,
-        request.path,
-        response.status_code,
-        duration,
-        request.remote_addr,
+    if not _log.isEnabledFor(level):
+        return response
+    event = Event(
+        "request",
+        method=request.method,
+        path=request.path,
+        endpoint=request.endpoint,
+        status=response.status_code,
+        milliseconds=round(1000 * (time.monotonic() - g.get("began", time.monotonic())), 1),
+        caller=g.get("caller"),
+        address=request.remote_addr,
+        number=g.get("number"),
     )
+    _log.log(level, event)
     return response
 
 

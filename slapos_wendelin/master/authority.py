@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -94,6 +95,16 @@ class Issued:
     certificate: str = field(repr=False)
     #: The private key; empty when its owner has it.
     key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A certificate with its key, which the authority has kept."""
+
+    certificate: x509.Certificate
+    #: The certificate, then the authority's.
+    text: str = field(repr=False)
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,35 @@ class Authority:
                 if not self._is_good_for_server(path):
                     self._write_server_certificate(path, wanted)
         return path
+
+    def keep(self, issued: Issued) -> None:
+        """Keep a certificate with the key that the authority made for it, to give them out again.
+
+        There is one for a subject; the last one counts.
+        """
+        path = self._kept_file(issued.subject)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(path, issued.key + issued.certificate, secret=True)
+
+    def kept(self, subject: Subject) -> Kept | None:
+        """Return what was kept for a subject; None when there is nothing, or nothing whole."""
+        path = self._kept_file(subject)
+        try:
+            certificate, issuer = read_certificates(path)
+            key = read_key(path)
+        except (CertificateError, ValueError):
+            return None
+        if issuer != self._certificate:
+            return None
+        return Kept(certificate, certificate_text(certificate, issuer), key_text(key))
+
+    def forget(self, subject: Subject) -> None:
+        """Remove what was kept for a subject."""
+        self._kept_file(subject).unlink(missing_ok=True)
+
+    def _kept_file(self, subject: Subject) -> Path:
+        """Return the file of what is kept for a subject."""
+        return self.folder / f"{subject.kind}s" / f"{quote(subject.name, safe='')}.pem"
 
     def revocation_list(self, revoked: Iterable[Revoked]) -> str:
         """Return the signed list of revoked certificates, for programs that check it themselves."""

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.access import revoke
-from slapos_wendelin.master.checks import DESTROYED, check_name
+from slapos_wendelin.master.checks import DESTROYED, check_name, shown
 from slapos_wendelin.master.computer_fields import FIELDS, REMOVED, SIZES
 from slapos_wendelin.master.errors import ConflictError, UnknownError
 from slapos_wendelin.master.models import Computer, Instance, Partition
@@ -38,8 +38,8 @@ def find_computer(session: Session, reference: str) -> Computer:
     found = find_if_any(session, reference)
     if found is None:
         raise UnknownError(
-            f"computer {reference!r} is not registered",
-            f"see `slapos computer list`, or register it with PUT /v1/computers/{reference}",
+            f"computer {shown(reference)} is not registered",
+            "see `slapos computer list`, or run `slapos node format` there",
         )
     return found
 

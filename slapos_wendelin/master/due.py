@@ -16,10 +16,16 @@ from slapos_wendelin.master.models import Computer, Instance, Property, Software
 #: The key of ``Session.info`` that holds the computers with new work of a transaction.
 _NEWS = "wendelin.due"
 
-#: The row of `Property` with the last number, and the keys of ``Session.info`` for the number that
-#: is committed, that before the session and that now.
+#: The row of `Property` that holds the last number.
 LAST_NUMBER = "last_number"
-_FIRST, _START, _LAST = "wendelin.first", "wendelin.start", "wendelin.last"
+
+#: The keys of ``Session.info`` that hold the last number that is committed, the last one before the
+#: session, and the last one.
+_COMMITTED, _BEFORE, _LAST = (
+    "wendelin.committed_number",
+    "wendelin.number_before",
+    "wendelin.last_number",
+)
 
 _LAST_NUMBER = select(Property.value).where(Property.name == LAST_NUMBER).with_for_update()
 
@@ -36,28 +42,27 @@ def begin_numbers(connection: Connection) -> int:
     return connection.execute(_LAST_NUMBER).scalar_one()
 
 
-def start_numbers(session: Session, first: int, last: int) -> None:
+def start_numbers(session: Session, committed: int, last: int) -> None:
     """Let a session give out the numbers after the last one.
 
-    :param first: the last number that is committed.
+    :param committed: the last number before the transaction, of which the session may be a part.
     """
-    session.info[_FIRST] = first
-    session.info[_START] = session.info[_LAST] = last
+    session.info |= {_COMMITTED: committed, _BEFORE: last, _LAST: last}
 
 
-def first_number(session: Session) -> int:
+def committed_number(session: Session) -> int:
     """Return the last number that was given out before the session's transaction.
 
     All that is committed has numbers up to it; what the transaction changes gets larger ones.
     """
-    number: int = session.info[_FIRST]
+    number: int = session.info[_COMMITTED]
     return number
 
 
 def given_number(session: Session) -> int | None:
     """Return the last number that the session gave out, or None."""
-    start, last = session.info.get(_START), session.info.get(_LAST)
-    return last if last != start else None
+    before, last = session.info.get(_BEFORE), session.info.get(_LAST)
+    return last if last != before else None
 
 
 def next_number(session: Session) -> int:

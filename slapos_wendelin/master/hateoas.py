@@ -13,16 +13,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from slapos.util import dict2xml
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, views
 from slapos_wendelin.master.checks import shown
-from slapos_wendelin.master.context import context
+from slapos_wendelin.master.computer_fields import REMOVED
+from slapos_wendelin.master.context import VIEWER, context
 from slapos_wendelin.master.documents import access_status, computer_status, software_status
 from slapos_wendelin.master.errors import InvalidRequestError
+from slapos_wendelin.master.masking import masked
 from slapos_wendelin.master.models import Computer, Instance, Software
 
 blueprint = Blueprint("hateoas", __name__, url_prefix="/hateoas")
@@ -103,9 +105,9 @@ def _instances(session: Session, title: str | None) -> _Contents:
             "relative_url": f"instance_tree/{each.guid}",
             "portal_type": "Slave Instance" if each.shared else "Software Instance",
             "url_string": each.software_release,
-            "text_content": dict2xml(each.parameters),
-            "getConnectionXmlAsDict": each.connection,
-            "SoftwareInstance_getNewsDict": {"text": access_status(each)},
+            "text_content": dict2xml(_visible(each.parameters)),
+            "getConnectionXmlAsDict": _visible(each.connection),
+            "SoftwareInstance_getNewsDict": _visible({"text": access_status(each)}),
         }
         for each in session.scalars(query.order_by(Instance.id))
     ]
@@ -113,7 +115,7 @@ def _instances(session: Session, title: str | None) -> _Contents:
 
 def _computers(session: Session, reference: str | None) -> _Contents:
     """Return the computers, or the one of that reference."""
-    query = select(Computer)
+    query = select(Computer).where(Computer.state != REMOVED)
     if reference is not None:
         query = query.where(Computer.reference == reference)
     return [
@@ -136,7 +138,7 @@ def _software(session: Session, computer: str | None) -> _Contents:
             "uid": each.id,
             "relative_url": f"compute_node/{each.computer.reference}",
             "url_string": each.url,
-            "SoftwareInstallation_getNewsDict": {"text": software_status(each)},
+            "SoftwareInstallation_getNewsDict": _visible({"text": software_status(each)}),
         }
         for each in session.scalars(query.order_by(Software.id))
     ]
@@ -173,15 +175,15 @@ def _tree_fields(instance: Instance) -> dict[str, Any]:
         "reference": instance.guid,
         "title": instance.reference,
         "slap_state": instance.state,
-        "text_content": dict2xml(instance.parameters),
+        "text_content": dict2xml(_visible(instance.parameters)),
         "connection_parameter_list": [
             {"connection_key": key, "connection_value": value}
-            for key, value in sorted(instance.connection.items())
+            for key, value in sorted(_visible(instance.connection).items())
         ],
         "url_string": instance.software_release,
         "source_reference": instance.software_type,
         "root_slave": int(instance.shared),
-        "news": {"instance": [{"text": access_status(instance)}]},
+        "news": {"instance": [_visible({"text": access_status(instance)})]},
     }
 
 
@@ -189,7 +191,7 @@ def _computer_fields(host: Computer) -> dict[str, Any]:
     """Return what ``slapos computer info`` shows, and the news that the slap library reads."""
     status = computer_status(host, context().presence.last(host))
     partitions = {
-        place.reference: {"text": access_status(place.instance)}
+        place.reference: _visible({"text": access_status(place.instance)})
         for place in host.partitions
         if place.instance is not None
     }
@@ -198,6 +200,12 @@ def _computer_fields(host: Computer) -> dict[str, Any]:
         "title": host.reference,
         "news": {"computer": status, "partition": partitions},
     }
+
+
+def _visible(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as the caller may see them: a viewer without their secrets."""
+    shown_values: dict[str, Any] = masked(values) if g.caller.kind == VIEWER else values
+    return shown_values
 
 
 def _view(kind: str, fields: dict[str, Any]) -> dict[str, Any]:

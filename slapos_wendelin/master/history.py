@@ -35,6 +35,9 @@ ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 #: The key in ``Session.info`` of who writes: kind and name of the caller.
 WHO = "wendelin_who"
 
+#: The key in ``Session.info`` of the number that all changes of the session's transaction have.
+_NUMBER = "wendelin_transaction"
+
 #: The columns of which history is kept. What only says how far a computer has come is left out: it
 #: changes at every pass.
 TRACKED: Mapping[type[Base], tuple[str, ...]] = {
@@ -114,7 +117,9 @@ def _after_flush(session: Session, _context: UOWTransaction) -> None:
                 concerned |= _computers(session, row, before)
     if not changes and not concerned:
         return
-    number = next_number(session)
+    if _NUMBER not in session.info:
+        session.info[_NUMBER] = next_number(session)
+    number = session.info[_NUMBER]
     if changes:
         now = time.time()
         for change in changes:

@@ -17,10 +17,11 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import open_api, registry, reports, views
+from slapos_wendelin.master import computers, handing_out, open_api, registry, reports, views
 from slapos_wendelin.master import requests as instance_requests
+from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, check_url
-from slapos_wendelin.master.context import context
+from slapos_wendelin.master.context import COMPUTER, context
 from slapos_wendelin.master.documents import computer_status, instance_fields
 from slapos_wendelin.master.errors import (
     ConflictError,
@@ -33,6 +34,7 @@ from slapos_wendelin.master.models import Computer, Instance
 from slapos_wendelin.master.renaming import rename
 from slapos_wendelin.master.requesting import requesting_partition
 from slapos_wendelin.master.shared import place_of
+from slapos_wendelin.master.usage import read_usage
 
 blueprint = Blueprint("json_rpc", __name__)
 
@@ -171,7 +173,8 @@ def all_instances_of_computer(sent: _Document) -> _Document:
             for place in host.partitions
             if place.instance is not None
         ]
-    context().presence.read(host, request.remote_addr or "")
+    if context().is_call_of_computer():
+        context().presence.read(host, request.remote_addr or "")
     return {"result_list": result}
 
 
@@ -217,7 +220,9 @@ def put_reported_state(sent: _Document) -> _Document:
                 f"{instance.guid} is to be {instance.state}",
                 "destroy it with `slapos request --state destroyed` first",
             )
-        return _success("Destroyed")
+        guid = instance.guid
+    handing_out.forget_partition(guid)
+    return _success("Destroyed")
 
 
 @_method("slapos.put.v0.software_instance_error")
@@ -321,10 +326,13 @@ def put_computer_bang(sent: _Document) -> _Document:
 
 @_method("slapos.post.v0.compute_node_usage")
 def post_usage(sent: _Document) -> _Document:
-    """Accept a usage report. It is not kept: nothing here bills."""
-    with context().reading() as session:
-        registry.computer(session, sent["computer_guid"])
-    return _success("Ignored")
+    """Keep the averages in a usage report."""
+    usage = read_usage(sent["tioxml"], sent["computer_guid"], "tioxml")
+    with context().writing() as session:
+        host = registry.computer(session, sent["computer_guid"])
+        computers.keep_usage(host, usage)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
+    return _success("Kept" if usage else "Ignored")
 
 
 @_method("slapos.get.v0.compute_node_status")
@@ -345,26 +353,25 @@ def all_computers(_sent: _Document) -> _Document:
 
 @_method("slapos.get.v0.software_instance_certificate")
 def get_instance_certificate(sent: _Document) -> _Document:
-    """Give an instance an empty certificate and key, which its computer writes as they are."""
+    """Give the certificate and key of an instance, which its computer writes as they are."""
     with context().reading() as session:
-        registry.instance(session, sent["instance_guid"])
-    return {"certificate": "", "key": ""}
+        guid = registry.instance(session, sent["instance_guid"]).guid
+    return handing_out.partition_certificate(guid)
 
 
 @_method("slapos.post.v0.compute_node_certificate")
 def post_computer_certificate(sent: _Document) -> _Document:
-    """Give a computer an empty certificate and key."""
-    with context().reading() as session:
-        registry.computer(session, sent["computer_guid"])
-    return {"certificate": "", "key": ""}
+    """Give an operator a certificate and a key for a computer."""
+    return handing_out.computer_certificate(sent["computer_guid"])
 
 
 @_method("slapos.remove.v0.compute_node_certificate")
 def remove_computer_certificate(sent: _Document) -> _Document:
-    """Accept that a computer's certificate shall be revoked."""
-    with context().reading() as session:
-        registry.computer(session, sent["computer_guid"])
-    return _success("Ignored")
+    """Revoke the certificates of a computer."""
+    with context().writing() as session:
+        host = registry.computer(session, sent["computer_guid"])
+        count = revoke(session, COMPUTER, host.reference, "an operator revoked it")
+    return _success(f"Revoked {count}")
 
 
 @_method("slapos.get.v0.hateoas_url")

@@ -8,6 +8,8 @@ import json
 import logging
 import re
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 TEXT, JSON = "text", "json"
@@ -29,6 +31,28 @@ def configure(level: str, form: str = TEXT) -> None:
     root.setLevel(level.upper())
 
 
+class Event:
+    """What happened: its name, and values under keys that stay the same.
+
+    It is logged as the message of a record: ``log.info(Event("started", url=url))``. As text it
+    reads ``started url=...``, values with spaces in quotation marks.
+    """
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, **fields: Any) -> None:
+        """Describe an event; a value None is left out."""
+        self.name = name
+        self.fields: Mapping[str, Any] = {
+            key: value for key, value in fields.items() if value is not None
+        }
+
+    def __str__(self) -> str:
+        """Return the event as text."""
+        pairs = (f"{key}={_plain(value)}" for key, value in self.fields.items())
+        return " ".join([self.name, *pairs])
+
+
 class OneLineFormatter(logging.Formatter):
     """Writes a record, its traceback included, on one line: time in UTC, level, logger, text."""
 
@@ -48,30 +72,33 @@ class OneLineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object, with the pairs of its message as keys of their own."""
+    """Writes each record as one JSON object on one line.
 
-    converter = time.gmtime
+    Its keys are ``time`` (UTC), ``level``, ``logger`` and ``event``, then those of the event or the
+    pairs of the message, and ``exception`` with a traceback.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's one line."""
+        """Return the record's line."""
         event, pairs = _parts(record)
-        document = {
-            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
+        document: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
             "logger": record.name,
             "event": event,
-            **{key: value for key, value in pairs.items() if key not in _OWN_KEYS},
         }
+        document |= {key: value for key, value in pairs.items() if key not in document}
         if record.exc_info:
-            document["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
+            document["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            document["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(document, default=str, ensure_ascii=False)
 
 
-_OWN_KEYS = frozenset({"time", "level", "logger", "event", "traceback"})
-
-
-def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+def _parts(record: logging.LogRecord) -> tuple[str, Mapping[str, Any]]:
     """Return what happened and the values of a message; the whole text when it has no pairs."""
+    if isinstance(record.msg, Event):
+        return record.msg.name, record.msg.fields
     template, values = str(record.msg), record.args or ()
     first = _PAIR.search(template)
     if first is None or not isinstance(values, tuple) or "%" in template[: first.start()]:
@@ -81,3 +108,10 @@ def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
         return record.getMessage(), {}
     plain = (value if isinstance(value, int | float) else str(value) for value in values)
     return template[: first.start()].strip(), dict(zip(keys, plain, strict=True))
+
+
+def _plain(value: Any) -> str:
+    """Return a value as it stands in text: in quotation marks where it could be misread."""
+    text = f"{value:.1f}" if isinstance(value, float) else str(value)
+    is_clear = text and text.isprintable() and not any(each in text for each in ' "=\\')
+    return text if is_clear else json.dumps(text)

@@ -11,8 +11,9 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master import computers, registry, reports
+from slapos_wendelin.master import computers, handing_out, registry, reports
 from slapos_wendelin.master import requests as instance_requests
+from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import (
     AVAILABLE,
     DESTROYED,
@@ -25,7 +26,7 @@ from slapos_wendelin.master.checks import (
     check_url,
     shown,
 )
-from slapos_wendelin.master.context import context
+from slapos_wendelin.master.context import COMPUTER, context
 from slapos_wendelin.master.documents import (
     absent_document,
     access_status,
@@ -62,7 +63,8 @@ def get_full_computer_information() -> Response:
             frozenset({(host.id, host.revision)}),
             lambda: dump(computer_document(host)),
         )
-    context().presence.read(host, request.remote_addr or "")
+    if context().is_call_of_computer():
+        context().presence.read(host, request.remote_addr or "")
     response = Response(answer.body, mimetype="text/xml")
     response.set_etag(answer.tag)
     response.make_conditional(request)
@@ -136,7 +138,11 @@ def stopped_computer_partition() -> str:
 def destroyed_computer_partition() -> str:
     """Free the partition of an instance that was to be destroyed."""
     with context().writing() as session:
-        reports.report_destroyed(session, registry.partition(session, *_partition_fields()))
+        place = registry.partition(session, *_partition_fields())
+        guid = None if place.instance is None else place.instance.guid
+        reports.report_destroyed(session, place)
+    if guid is not None:
+        handing_out.forget_partition(guid)
     return "OK"
 
 
@@ -237,7 +243,7 @@ def load_computer_configuration_from_xml() -> str:
 def use_computer() -> str:
     """Keep the averages in a usage report."""
     reference = _field("computer_id")
-    usage = read_usage(_field("use_string"), reference)
+    usage = read_usage(_field("use_string"), reference, "use_string")
     with context().writing() as session:
         host = registry.computer(session, reference)
         computers.keep_usage(host, usage)
@@ -247,10 +253,30 @@ def use_computer() -> str:
 
 @blueprint.get("/getComputerPartitionCertificate")
 def get_computer_partition_certificate() -> Response:
-    """Give a partition empty certificate and key files, which slapgrid writes as they are."""
+    """Give the certificate and key of the instance in a partition, which slapgrid writes there.
+
+    Both are empty when the partition is free, or the master signs nothing.
+    """
+    computer, place = _argument("computer_id"), _argument("computer_partition_id")
     with context().reading() as session:
-        registry.partition(session, _argument("computer_id"), _argument("computer_partition_id"))
-    return _xml({"certificate": "", "key": ""})
+        instance = registry.partition(session, computer, place).instance
+        guid = None if instance is None else instance.guid
+    return _xml(handing_out.partition_certificate(guid))
+
+
+@blueprint.post("/generateComputerCertificate")
+def generate_computer_certificate() -> Response:
+    """Give an operator a certificate and a key for a computer."""
+    return _xml(handing_out.computer_certificate(_field("computer_id")))
+
+
+@blueprint.post("/revokeComputerCertificate")
+def revoke_computer_certificate() -> str:
+    """Revoke the certificates of a computer."""
+    with context().writing() as session:
+        host = registry.computer(session, _field("computer_id"))
+        revoke(session, COMPUTER, host.reference, "an operator revoked it")
+    return "OK"
 
 
 @blueprint.get("/getComputerStatus")

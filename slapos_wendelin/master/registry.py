@@ -25,10 +25,12 @@ def computer(session: Session, reference: str) -> Computer:
     """Return a computer that has not been removed.
 
     :raises UnknownError: when there is none.
+    :raises ConflictError: when it was removed: the slap library shows the text, which it does not
+        of what is unknown.
     """
     found = computers.find_computer(session, reference)
     if found.state == REMOVED:
-        raise UnknownError(
+        raise ConflictError(
             f"computer {reference!r} was removed",
             f"an operator can bring it back with `slapos computer uncordon {reference}`",
         )
@@ -103,7 +105,7 @@ def put_partitions(
 
     :param partitions: the name and the addresses of each, pairs of interface and IP.
     :raises InvalidRequestError: when a partition is named twice.
-    :raises UnknownError: when the computer was removed.
+    :raises ConflictError: when the computer was removed.
     """
     described: dict[str, list[Any]] = {}
     for reference, addresses in partitions:

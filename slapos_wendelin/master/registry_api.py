@@ -87,7 +87,8 @@ def get_due(reference: str) -> dict[str, Any]:
     timeout = min(max(number("timeout", float, 0.0), 0.0), longest)
     with database.reading() as session:
         host = registry.computer(session, reference)
-    presence.seen(host, request.remote_addr or "")
+    if context().is_call_of_computer():
+        presence.seen(host, request.remote_addr or "")
     if database.board.wait(reference, host.number, after, timeout) <= after:
         return {"number": after, "software": [], "instances": []}
     with database.reading() as session:

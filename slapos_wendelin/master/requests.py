@@ -52,7 +52,7 @@ def request_instance(
     :raises NoCapacityError: when a new instance has no place; nothing is changed then.
     """
     level = (shared.service_level if request.shared else ServiceLevel.parse)(request.sla)
-    instance = _find(session, request.reference, requester)
+    instance = find_instance_of(session, request.reference, requester)
     _check_kind(request, instance)
     if request.state == DESTROYED:
         return _request_destruction(session, request, requester, instance)
@@ -102,7 +102,9 @@ def destroy(session: Session, instance: Instance) -> None:
     _settle(session, instance)
 
 
-def _find(session: Session, reference: str, requester: Instance | None) -> Instance | None:
+def find_instance_of(
+    session: Session, reference: str, requester: Instance | None
+) -> Instance | None:
     """Return the live instance of that name among the roots, or in the requester's tree."""
     tree = 0 if requester is None else requester.root_id
     # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
@@ -157,8 +159,8 @@ def _create(
             session, request.software_release, request.software_type, request.sla
         )
     else:
-        partition, placement = placing.find_place(session, request.reference, tree, level)
         # Before the instance is added, so that all is written at once.
+        partition, placement = placing.find_place(session, request.reference, tree, level)
         registry.supply(session, partition.computer, request.software_release)
     requested_state = request.state or STARTED
     instance = Instance(

@@ -17,6 +17,7 @@ from slapos_wendelin.master.application import create_application
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.presence import LOST_AFTER
 from slapos_wendelin.master.tls import HttpServer, ServerContexts, TlsAdapter
 
 #: More than the requests that may wait on the board, so that some threads always answer at once.
@@ -43,6 +44,7 @@ class MasterServer:
         authority: Authority | None = None,
         names: Iterable[str] = (),
         plain: bool = False,
+        lost_after: float = LOST_AFTER,
     ) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
@@ -52,13 +54,15 @@ class MasterServer:
         :param authority: what signs the master's certificate and those of its callers.
         :param names: host names and addresses under which the master is called, beside the host.
         :param plain: listen in clear, where every caller is trusted; on loopback only.
+        :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
         :raises ListenError: when the address cannot be had, or would let strangers in.
         :raises AuthorityError: when a name is neither a host name nor an address.
         :raises DatabaseError: when the database cannot be used.
         """
         adapter = None
-        check_loopback(host)
-        if not plain:
+        if plain:
+            check_loopback(host)
+        else:
             if authority is None:
                 raise ListenError(
                     "a master that listens with TLS needs a certificate authority",
@@ -69,7 +73,7 @@ class MasterServer:
         self._database = Database(location)
         self._server = HttpServer(
             (host, port),
-            create_application(self._database),
+            create_application(self._database, authority, is_plain=plain, lost_after=lost_after),
             numthreads=_THREADS,
             server_name="slapos-wendelin-master",
             timeout=_SOCKET_TIMEOUT,

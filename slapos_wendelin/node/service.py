@@ -17,6 +17,7 @@ from pathlib import Path
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.node.configuration import NodeConfiguration
+from slapos_wendelin.node.measurement import Reporter
 from slapos_wendelin.node.processes import ProcessKeeper
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,19 @@ class Schedule:
 class NodeService:
     """Runs until told to stop; may be killed at any time and started again."""
 
-    def __init__(self, configuration: NodeConfiguration, master: MasterClient) -> None:
+    def __init__(
+        self, configuration: NodeConfiguration, master: MasterClient, reporting: MasterClient
+    ) -> None:
+        """Make a service.
+
+        :param reporting: another client of the same master, for measurements: they go on while the
+            service waits or slapgrid builds.
+        """
         self.configuration = configuration
         self.master = master
         self.keeper = ProcessKeeper(configuration.supervisor_socket)
         self.schedule = Schedule()
+        self.reporter = Reporter(reporting, configuration.computer, configuration.instance_root)
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
@@ -72,6 +81,7 @@ class NodeService:
         self._slapos("supervisord")
         watcher = threading.Thread(target=self._watch_programs, daemon=True)
         watcher.start()
+        threading.Thread(target=self.reporter.run, args=(self._stop,), daemon=True).start()
         number = 0
         while not self._stop.is_set():
             work = self._wait_for_work(number)
@@ -131,13 +141,11 @@ class NodeService:
     def _software_is_due(self) -> bool:
         """Return whether a release waits to be built or removed; True when the master is away."""
         try:
-            computers = self.master.computers()
+            computer = self.master.computer(self.configuration.computer)
         except WendelinError:
             return True
         return any(
             software["requested_state"] != software["reported_state"]
-            for computer in computers
-            if computer["reference"] == self.configuration.computer
             for software in computer["software"]
         )
 

@@ -60,7 +60,7 @@ class StandIn:
         """Serve the database that slapproxy's configuration names."""
         self.stop()
         self._database = Database(Path(configuration.database_uri))
-        self._application = create_application(self._database)
+        self._application = create_application(self._database, is_plain=True)
         self._application.test_client_class = Client
         self._application.test_client().put(f"/v1/computers/{COMPUTER}", json={})
 

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
 from master_cloud import Cloud, serving
+from planning import make_template
+from secure_cloud import SecureCloud
 from slapos_command import stop_supervisord, write_configuration
+
+from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.server import MasterServer
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
@@ -52,8 +58,34 @@ def location(
 def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    with serving(location) as running:
-        yield running
+    with serving(location) as served:
+        yield served
+
+
+@contextmanager
+def running(server: MasterServer) -> Iterator[None]:
+    """Run a server in a thread."""
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def secure_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureCloud]:
+    """A master with TLS, with an operator, a viewer and nothing else."""
+    folder = tmp_path_factory.mktemp("secure")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HTTPServer, "expiration_interval", 0.02)
+        authority = Authority(folder / "authority")
+        server = MasterServer(folder / "master.sqlite", "127.0.0.1", 0, authority=authority)
+        with running(server):
+            cloud = SecureCloud(server, authority, folder)
+            yield cloud
+            cloud.close()
 
 
 @pytest.fixture
@@ -61,3 +93,11 @@ def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
     """Give the slapos.cfg of the computer paris, which has four partitions."""
     yield write_configuration(tmp_path, cloud.url, partitions=4)
     stop_supervisord(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def three_computers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a database with three computers, to be copied."""
+    path = tmp_path_factory.mktemp("three_computers") / "master.sqlite"
+    make_template(path)
+    return path

@@ -129,8 +129,8 @@ class Client:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.keeping = create_application(database).test_client()
-        forgetful = create_application(database)
+        self.keeping = create_application(database, is_plain=True).test_client()
+        forgetful = create_application(database, is_plain=True)
         forgetful.extensions["wendelin-master"].answers._limit = 0
         self.forgetful = forgetful.test_client()
         self.sent: list[dict[str, str]] = []

@@ -218,7 +218,7 @@ def _forms(draw: st.DrawFn) -> dict[str, str]:
 def application(tmp_path: Path) -> Iterator[Flask]:
     """Give an application whose database has one computer with an instance."""
     database = Database(tmp_path / "master.sqlite")
-    application = create_application(database)
+    application = create_application(database, is_plain=True)
     client = application.test_client()
     places = [{"partition_id": f"slappart{index}"} for index in range(2)]
     formatted = {"computer_guid": "paris", "compute_partition_list": places}

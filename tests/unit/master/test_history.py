@@ -120,6 +120,14 @@ def test_changes_of_one_transaction_share_a_number_that_grows(database: Database
     assert max(second) > max(first)
 
 
+def test_a_transaction_that_is_written_in_pieces_has_one_number(database: Database):
+    with database.writing() as session:
+        for name in ("neo", "wendelin"):
+            session.add(Product(name=name, release_url="a"))
+            session.flush()
+    assert len({each.number for each in changes(database, "product")}) == 1
+
+
 def test_a_failed_transaction_leaves_no_history(database: Database):
     def fail() -> None:
         with database.writing() as session:

@@ -311,7 +311,7 @@ def _calls(draw: st.DrawFn) -> tuple[str, object]:
 def application(tmp_path) -> Flask:
     """Give an application whose database has one computer and one instance."""
     database = Database(tmp_path / "master.sqlite")
-    application = create_application(database)
+    application = create_application(database, is_plain=True)
     client = application.test_client()
     partition = {"computer_guid": "paris", "compute_partition_list": [{"partition_id": "part0"}]}
     assert client.post("/slapos.put.v0.compute_node_format", json=partition).status_code == 200
