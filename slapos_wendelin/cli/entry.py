@@ -19,11 +19,28 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
+from slapos_wendelin.cli import access
+from slapos_wendelin.cli.configure_client import ConfigureClientCommand
+from slapos_wendelin.cli.master_token import MasterTokenCommand
+from slapos_wendelin.cli.node_register import RegisterCommand
 from slapos_wendelin.cli.request import RequestCommand
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
-COMMANDS = {"request": RequestCommand}
+COMMANDS = {
+    "request": RequestCommand,
+    "certificate list": access.CertificateListCommand,
+    "certificate revoke": access.CertificateRevokeCommand,
+    "computer token": access.ComputerTokenCommand,
+    "configure client": ConfigureClientCommand,
+    "master token": MasterTokenCommand,
+    "node register": RegisterCommand,
+    "user list": access.UserListCommand,
+    "user remove": access.UserRemoveCommand,
+    "user role": access.UserRoleCommand,
+    "user token": access.UserTokenCommand,
+}
 
 
 class Application(entry.SlapOSApp):
@@ -34,7 +51,7 @@ class Application(entry.SlapOSApp):
         super().prepare_to_run_command(cmd)
         cmd.run = _briefly(cmd.run)
         if hasattr(cmd, "fetch_config"):
-            cmd.fetch_config = _with_authority(cmd.fetch_config)
+            cmd.fetch_config = _ready_to_call(cmd.fetch_config)
 
 
 def _briefly(run: Any) -> Any:
@@ -52,17 +69,32 @@ def _briefly(run: Any) -> Any:
     return run_briefly
 
 
-def _with_authority(fetch_config: Any) -> Any:
-    """Let a command, and the programs that it starts, use the authority of its configuration."""
+def _ready_to_call(fetch_config: Any) -> Any:
+    """Let a command know the authority of its configuration, and renew the certificate in time.
+
+    The programs that it starts are told the authority too.
+    """
 
     def fetch(arguments: argparse.Namespace) -> configparser.ConfigParser:
         configuration: configparser.ConfigParser = fetch_config(arguments)
         named = configuration.get("slapos", "master_ca_file", fallback="")
         if named:
             os.environ[AUTHORITY_VARIABLE] = str(Path(named).expanduser().absolute())
+        files = [_path(configuration, option) for option in ("cert_file", "key_file")]
+        url = configuration.get("slapos", "master_url", fallback="")
+        renew_if_possible(url, certificate=files[0], key=files[1])
         return configuration
 
     return fetch
+
+
+def _path(configuration: configparser.ConfigParser, option: str) -> Path | None:
+    """Return the file that a client's or a computer's configuration names."""
+    for section in ("slapconsole", "slapos"):
+        named = configuration.get(section, option, fallback="")
+        if named:
+            return Path(named).expanduser()
+    return None
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.node.configuration import NodeConfiguration
 from slapos_wendelin.node.processes import ProcessKeeper
@@ -29,6 +30,8 @@ FIRST_RETRY = 2.0
 WAIT_TIME = 20.0
 #: Seconds between two looks at the programs.
 LOOK_INTERVAL = 0.5
+#: Seconds between two looks at the end of the computer's certificate.
+RENEWAL_INTERVAL = 3600.0
 #: Seconds that a running slapgrid gets to stop.
 STOP_TIME = 10.0
 
@@ -66,6 +69,7 @@ class NodeService:
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
+        self._next_renewal = 0.0
 
     def run(self) -> None:
         """Work until stop() is called."""
@@ -74,6 +78,7 @@ class NodeService:
         watcher.start()
         number = 0
         while not self._stop.is_set():
+            self._renew_certificate()
             work = self._wait_for_work(number)
             full = number == 0 or time.monotonic() >= self.schedule.next_pass
             if work or full:
@@ -131,14 +136,12 @@ class NodeService:
     def _software_is_due(self) -> bool:
         """Return whether a release waits to be built or removed; True when the master is away."""
         try:
-            computers = self.master.computers()
+            everything = self.master.wait_due(self.configuration.computer, 0, 0.0)
         except WendelinError:
             return True
         return any(
             software["requested_state"] != software["reported_state"]
-            for computer in computers
-            if computer["reference"] == self.configuration.computer
-            for software in computer["software"]
+            for software in everything["software"]
         )
 
     def _removal_is_due(self) -> bool:
@@ -148,6 +151,19 @@ class NodeService:
         except WendelinError:
             return False
         return any(instance["state"] == "destroyed" for instance in everything["instances"])
+
+    def _renew_certificate(self) -> None:
+        """Renew the computer's certificate when it is near its end; look at it now and then."""
+        now = time.monotonic()
+        if now < self._next_renewal:
+            return
+        self._next_renewal = now + RENEWAL_INTERVAL
+        renew_if_possible(
+            self.configuration.master_url,
+            certificate=self.configuration.certificate,
+            key=self.configuration.key,
+            ca_file=self.configuration.authority,
+        )
 
     def _slapos(self, command: str, *options: str) -> int:
         """Run one command of ``slapos node`` to its end and return its exit status."""
