@@ -15,6 +15,20 @@ from typing import Any
 
 from slapos_wendelin.errors import ParameterError
 
+#: Parameters that a node is given only when the root instance runs, by its software type: they are
+#: what other nodes publish.
+RUN_TIME_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "neo-master": ("masters",),
+    "neo-admin": ("masters",),
+    "neo-storage": ("masters", "admin"),
+    "dask-scheduler": (),
+    "dask-worker": ("scheduler", "zodb-uri"),
+}
+
+#: The order in which the root instance requests its nodes, by software type: those whose addresses
+#: others need come first.
+_REQUEST_ORDER = ("neo-master", "dask-scheduler", "neo-admin", "neo-storage", "dask-worker")
+
 #: Override keys that say where a node goes; all others are given to the node itself.
 PLACEMENT_KEYS = ("data-center", "computer")
 
@@ -59,6 +73,25 @@ def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
     overrides: Mapping[str, Mapping[str, Any]] = parameters["overrides"]
     _check_patterns(overrides, nodes)
     return [_complete(node, parameters["data-centers"], group, overrides) for node in nodes]
+
+
+def cluster_requests(parameters: Mapping[str, Any], group: str) -> list[dict[str, Any]]:
+    """Return what the root instance will request, in its order, for a plan of the master.
+
+    *parameters* and *group* are those of `cluster_nodes`.
+    """
+    nodes = cluster_nodes(parameters, group)
+    nodes.sort(key=lambda node: _REQUEST_ORDER.index(node.software_type))
+    return [
+        {
+            "reference": node.name,
+            "software_type": node.software_type,
+            "parameters": node.configuration,
+            "run_time": list(RUN_TIME_PARAMETERS[node.software_type]),
+            "sla": node.sla,
+        }
+        for node in nodes
+    ]
 
 
 def as_plain_data(nodes: list[Node]) -> list[dict[str, Any]]:

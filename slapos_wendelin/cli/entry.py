@@ -20,10 +20,23 @@ from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
 from slapos_wendelin.cli import access
+from slapos_wendelin.cli.catalog import CatalogCommand, ProductCommand
+from slapos_wendelin.cli.cluster_status import StatusCommand
+from slapos_wendelin.cli.computer import (
+    CordonCommand,
+    RemoveCommand,
+    SetCommand,
+    ShowCommand,
+    UncordonCommand,
+)
 from slapos_wendelin.cli.configure_client import ConfigureClientCommand
+from slapos_wendelin.cli.history import HistoryCommand
 from slapos_wendelin.cli.master_token import MasterTokenCommand
+from slapos_wendelin.cli.moving import DrainCommand, MoveCommand
 from slapos_wendelin.cli.node_register import RegisterCommand
+from slapos_wendelin.cli.planning import PlanCommand
 from slapos_wendelin.cli.request import RequestCommand
+from slapos_wendelin.cli.rollback import RollbackCommand
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
@@ -32,7 +45,20 @@ COMMANDS = {
     "request": RequestCommand,
     "certificate list": access.CertificateListCommand,
     "certificate revoke": access.CertificateRevokeCommand,
+    "cluster catalog": CatalogCommand,
+    "cluster history": HistoryCommand,
+    "cluster plan": PlanCommand,
+    "cluster product": ProductCommand,
+    "cluster rollback": RollbackCommand,
+    "cluster move": MoveCommand,
+    "cluster status": StatusCommand,
+    "computer cordon": CordonCommand,
+    "computer drain": DrainCommand,
+    "computer remove": RemoveCommand,
+    "computer set": SetCommand,
+    "computer show": ShowCommand,
     "computer token": access.ComputerTokenCommand,
+    "computer uncordon": UncordonCommand,
     "configure client": ConfigureClientCommand,
     "master token": MasterTokenCommand,
     "node register": RegisterCommand,

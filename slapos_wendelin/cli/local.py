@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from slapos_wendelin.cli import tests
-from slapos_wendelin.cli.status import print_status
+from slapos_wendelin.cli.status import exit_status, print_status
 from slapos_wendelin.errors import MissingRequirementError, WendelinError
 from slapos_wendelin.local.cluster import (
     Environment,
@@ -115,7 +115,7 @@ def status(options: argparse.Namespace) -> int:
     document = MasterClient(home.master_url).status()
     if options.json:
         json.dump({"running": True, **document}, sys.stdout, indent=2)
-        return 0
+        return exit_status(document)
     return print_status(document, Console(highlight=False))
 
 

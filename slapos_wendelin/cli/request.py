@@ -1,190 +1,169 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``slapos request`` that knows the master's catalog and checks parameters before it asks."""
+"""``slapos request``: by product or URL, checked before it is sent, followed until it is ready."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-import yaml
-from slapos.cli.config import ConfigError
-from slapos.cli.request import RequestCommand as StockRequestCommand
-from slapos.cli.request import getParametersFromFile, parse_option_dict
-from slapos.slap import ResourceNotReady, slap
-from slapos.slap.slap import NotFoundError as SlapNotFoundError
-from slapos.slap.slap import ServerError
-from slapos.util import SoftwareReleaseSchema, SoftwareReleaseSerialisation
+from slapos_wendelin.cli.asking import Asked, add_options, ask, current_instance
+from slapos_wendelin.cli.client_command import INTERRUPTED, ClientCommand
+from slapos_wendelin.cli.plan_text import console, print_plan
+from slapos_wendelin.cli.planning import plan_status
+from slapos_wendelin.cli.showing import wait
+from slapos_wendelin.errors import ParameterError
+from slapos_wendelin.master.client import Document, MasterClient
+from slapos_wendelin.waiting import Patience
 
-from slapos_wendelin import parameters
-from slapos_wendelin.cli.connection import client_settings, connect
-from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
-from slapos_wendelin.master.client import MasterClient, NotFoundError
+#: The options that a plan has an answer for already, by their names in the parsed arguments.
+_IN_PLAN = {
+    "software_url": "the software",
+    "node": "--node",
+    "type": "--type",
+    "state": "--state",
+    "slave": "--slave",
+    "force_serialisation": "--force-serialisation",
+    "parameters": "--parameters",
+    "parameters_file": "--parameters-file",
+    "unchecked": "--unchecked",
+    "dry_run": "--dry-run",
+}
 
-#: A file's values are taken as they are; they are serialised when they are sent.
-PLAIN = SoftwareReleaseSerialisation.Xml
-#: Exit status while the master has accepted the request but the instance has no place yet.
-NOT_READY = 2
 
+class RequestCommand(ClientCommand):
+    """request an instance, or change it, and show what it publishes.
 
-class RequestCommand(StockRequestCommand):
-    """request an instance, or change it, and show what it publishes."""
+    Exit status: 0 when the request is accepted, 1 for an error. With --wait: 0 when all nodes are
+    well, 1 when one fails, 2 when it takes too long. With --dry-run: 0 nothing to do, 2 changes.
+    """
+
+    name = "slapos request"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Take the stock options; the software may be a product of the catalog or left out."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        for action in parser._actions:  # noqa: SLF001 (argparse has no other way)
-            if action.dest == "software_url":
-                action.nargs = "?"
-                action.required = False
-                action.metavar = "software"
-                action.help = "URL of a release or name of a product (default: the reference)"
+        """Take what is asked for, a plan instead of it, and whether to wait."""
+        parser = super().get_parser(prog_name)
+        add_options(parser)
+        parser.add_argument(
+            "--plan", type=int, metavar="N", help="apply a plan of `slapos cluster plan`"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only show what the request would do"
+        )
+        parser.add_argument(
+            "--wait",
+            nargs="?",
+            type=float,
+            const=float("inf"),
+            metavar="SECONDS",
+            help="follow until all nodes are well"
+            " (default: as long as something changes in ten minutes)",
+        )
+        parser.add_argument("--json", action="store_true", help="print the instance for programs")
         return parser
 
-    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock exits instead)
-        """Request and print; an error is one line and a remedy."""
-        try:
-            return self._request(args)
-        except (WendelinError, ConfigError, ServerError) as error:
-            message = error.message if isinstance(error, WendelinError) else str(error)
-            print(f"slapos request: {message}", file=sys.stderr)
-            if isinstance(error, WendelinError) and error.remedy:
-                print(f"  remedy: {error.remedy}", file=sys.stderr)
-            return 1
+    def act(self, args: argparse.Namespace) -> int:
+        """Request, print what the instance publishes, and wait for its nodes."""
+        with self.master(args) as master:
+            if args.plan is not None:
+                reference = _planned_reference(master, args)
+                current = current_instance(master, reference)
+                _apply(master, reference, args)
+            else:
+                asked = ask(master, args)
+                if args.dry_run:
+                    return _show_dry_run(master, asked, args)
+                reference, current = asked.reference, asked.current
+                _send(master, asked, args)
+            if args.wait is None:
+                return 0
+            # One that is to go has left its name already.
+            current = current_instance(master, reference) or current
+            return 0 if current is None else _finish(master, current["guid"], reference, args)
 
-    def _request(self, args: argparse.Namespace) -> int:
-        configuration = client_settings(args, self.fetch_config(args))
-        master = connect(configuration)
-        release_url, software_type, defaults = _find_release(master, args)
-        previous = _current_parameters(master, args.reference)
-        schema = _schema(release_url, software_type)
-        wanted = _wanted_parameters(args, previous, defaults)
-        if schema is not None:
-            parameters.check(schema, wanted, previous)
-        for line in _changes(previous, wanted):
-            print(line)
-        connection = slap()
-        connection.initializeConnection(
-            configuration.master_url, configuration.key_file, configuration.cert_file
+
+def _show_dry_run(master: MasterClient, asked: Asked, args: argparse.Namespace) -> int:
+    """Show what a request would do."""
+    document = master.make_plan(asked.document, keep=False)
+    if args.json:
+        json.dump(document, sys.stdout, indent=2)
+    else:
+        print_plan(document, console())
+    return plan_status(document)
+
+
+def _send(master: MasterClient, asked: Asked, args: argparse.Namespace) -> None:
+    """Send a request, and print the instance."""
+    if not args.json:
+        for difference in asked.changes():
+            console().print(f"  {difference}")
+    instance = master.request(asked.request)
+    if args.json:
+        _print_json(instance, args)
+        return
+    state = "destroyed" if instance is None else instance["state"]
+    console().print(f"{asked.reference} is requested, its state is {state}.")
+    _print_published(instance)
+
+
+def _planned_reference(master: MasterClient, args: argparse.Namespace) -> str:
+    """Return the name of the instance that a plan is for.
+
+    :raises ParameterError: when something else is asked for beside the plan.
+    """
+    given = [text for key, text in _IN_PLAN.items() if getattr(args, key)]
+    reference = str(master.plan(args.plan)["request"]["reference"])
+    if args.reference and args.reference != reference:
+        given.append(f"the instance {args.reference!r}")
+    if given:
+        raise ParameterError(
+            f"plan {args.plan} says all that is requested of {reference!r},"
+            f" and {', '.join(given)} is given too",
+            "give --plan alone, or make another plan",
         )
-        try:
-            instance = connection.registerOpenOrder().request(
-                software_release=release_url,
-                partition_reference=args.reference,
-                partition_parameter_kw={"_": json.dumps(wanted)},
-                software_type=software_type,
-                filter_kw=_options(args.node),
-                state=args.state,
-                shared=args.slave,
-            )
-            print(f"{args.reference} is requested, its state is {instance.getState()}.")
-            for key, value in _published(instance.getConnectionParameterDict()).items():
-                print(f"  {key:<16} {value}")
-        except (ResourceNotReady, SlapNotFoundError):
-            print(f"{args.reference} is requested; the master looks for a place.")
-            return NOT_READY
+    return reference
+
+
+def _apply(master: MasterClient, reference: str, args: argparse.Namespace) -> None:
+    """Apply a plan, and print its instance."""
+    instance = master.apply_plan(args.plan)
+    if args.json:
+        _print_json(instance, args)
+        return
+    console().print(f"Plan {args.plan} is applied: {reference} is requested.")
+    _print_published(instance)
+
+
+def _finish(master: MasterClient, guid: str, reference: str, args: argparse.Namespace) -> int:
+    """Wait until the nodes are well, then print what the root publishes."""
+    seconds = None if args.wait == float("inf") else args.wait
+    try:
+        # Lines on standard error leave the output to programs.
+        out = console(stderr=bool(args.json))
+        root = wait(master, guid, Patience(seconds=seconds), out)
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. The request for {reference} stays, its nodes go on;"
+            f"\n  slapos request {reference} --wait follows them again.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if args.json:
+        json.dump(root, sys.stdout, indent=2)
         return 0
+    _print_published(root)
+    console().print(f"{reference} is {'gone' if root['state'] == 'destroyed' else 'ready'}.")
+    return 0
 
 
-def _find_release(
-    master: MasterClient, args: argparse.Namespace
-) -> tuple[str, str, Mapping[str, Any]]:
-    """Return release URL, software type and default parameters of what is requested.
-
-    A URL or a path is taken as it is; anything else is a product of the master's catalog.
-    """
-    software = args.software_url or args.reference
-    if "/" in software:
-        return software, args.type or "default", {}
-    try:
-        product = master.product(software)
-    except NotFoundError as error:
-        names = ", ".join(product["name"] for product in master.products()) or "none"
-        raise CommandError(
-            f"the master's catalog has no product {software!r}",
-            f"give the URL of a release after the reference, or one of the products: {names}",
-        ) from error
-    return product["release_url"], args.type or product["software_type"], product["defaults"]
+def _print_json(instance: Document | None, args: argparse.Namespace) -> None:
+    """Print an instance for programs, unless it is printed once it is ready."""
+    if args.wait is None:
+        json.dump(instance, sys.stdout, indent=2)
 
 
-def _current_parameters(master: MasterClient, reference: str) -> dict[str, Any] | None:
-    """Return the parameters of the instance as it stands, or None when there is none."""
-    try:
-        current: dict[str, Any] = master.instance(reference)["parameters"]
-    except NotFoundError:
-        return None
-    return current
-
-
-def _schema(release_url: str, software_type: str) -> dict[str, Any] | None:
-    """Return the JSON schema that the release has for the type, or None when it has none."""
-    try:
-        schema: dict[str, Any] | None = SoftwareReleaseSchema(
-            release_url, software_type
-        ).getInstanceRequestParameterSchema()
-    except Exception as error:
-        raise CommandError(
-            f"the release {release_url} has no readable schema for the software type "
-            f"{software_type!r}: {error}",
-            "check the URL and the type",
-        ) from error
-    return schema
-
-
-def _wanted_parameters(
-    args: argparse.Namespace, previous: Mapping[str, Any] | None, defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the parameters to request.
-
-    A file says all of them. Single ones on the command line change what is there, as does nothing.
-    """
-    if args.parameters_file:
-        try:
-            given: object = getParametersFromFile(args.parameters_file, PLAIN)
-        except (ValueError, yaml.YAMLError) as error:
-            raise ParameterError(
-                f"{args.parameters_file.name} cannot be read: {' '.join(str(error).split())}",
-                "write it as YAML or JSON",
-            ) from error
-        if not isinstance(given, dict):
-            raise ParameterError(
-                f"{args.parameters_file.name} holds no parameters but {given!r}",
-                "write it as a mapping of names to values",
-            )
-        return given
-    base = dict(defaults if previous is None else previous)
-    return base | {key: yaml.safe_load(value) for key, value in _options(args.parameters).items()}
-
-
-def _options(pairs: list[str] | None) -> dict[str, str]:
-    """Read key=value pairs of the command line."""
-    for pair in pairs or []:
-        if "=" not in pair:
-            raise ParameterError(f"{pair!r} is no pair of key and value", "write key=value")
-    try:
-        options: dict[str, str] = parse_option_dict(pairs)  # pyright: ignore (its comment is wrong)
-    except ValueError as error:
-        raise ParameterError(str(error), "give each key once") from error
-    return options
-
-
-def _changes(previous: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[str]:
-    """Describe what the request changes on an instance that exists."""
-    if previous is None:
-        return []
-    return [
-        f"  {key}: {previous.get(key, '(default)')} -> {wanted.get(key, '(default)')}"
-        for key in sorted({*previous, *wanted})
-        if previous.get(key) != wanted.get(key)
-    ]
-
-
-def _published(connection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an instance publishes, whether serialised in JSON or not."""
-    if "_" in connection:
-        values: dict[str, Any] = json.loads(connection["_"])
-        return values
-    return dict(connection)
+def _print_published(instance: Document | None) -> None:
+    """Print what an instance publishes."""
+    for key, value in (instance or {"connection": {}})["connection"].items():
+        console().print(f"  {key:<16} {value}")

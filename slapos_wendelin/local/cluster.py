@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from slapos_wendelin.local.home import DATA_CENTERS, PARTITION_COUNT, Home
 from slapos_wendelin.local.progress import Progress, Say
 from slapos_wendelin.local.services import Services
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
+from slapos_wendelin.waiting import FailedNodeError, NotReadyError, Patience, follow, tree
 
 #: The product that the environment offers, and the instance that it requests.
 PRODUCT = "wendelin-cluster"
@@ -185,36 +185,24 @@ class Environment:
 
     def _wait_for_nodes(self, say: Say) -> Document:
         """Wait until every node of the tree is started and well; return what the root publishes."""
-        last_change, last_picture = time.monotonic(), ""
-        while True:
-            root = self.master.instance(PRODUCT)
-            nodes = list(tree(root))
-            faults = {node["reference"]: fault for node in nodes if (fault := self._fault(node))}
-            if not faults:
-                connection: Document = root["connection"]
-                return connection
-            picture = json.dumps(faults, sort_keys=True)
-            if picture != last_picture:
-                last_change, last_picture = time.monotonic(), picture
-            reference, fault = next(iter(faults.items()))
-            say(f"{len(nodes) - len(faults)} of {len(nodes)} well; {reference}: {fault}")
-            if time.monotonic() - last_change > PATIENCE:
-                raise CommandError(
-                    f"{len(faults)} nodes are not well after {PATIENCE:.0f} s without a change: "
-                    + "; ".join(f"{name}: {text}" for name, text in faults.items()),
-                    f"look into {self.home.log} and ./wendelin status",
-                )
-            time.sleep(0.5)
-
-    def _fault(self, node: Document) -> str:
-        """Return why a node is not well, or nothing."""
-        if node["error"]:
-            return str(node["error"]["text"]).strip().splitlines()[-1]
-        if node["release_url"] != self.release_url:
-            return "waits for the new release"
-        if not node["settled"]:
-            return f"is not {node['state']} as requested yet"
-        return ""
+        steps = follow(
+            lambda: self.master.instance(PRODUCT),
+            lambda: self.master.software(self.release_url),
+            Patience(unchanged=PATIENCE),
+            self.release_url,
+        )
+        try:
+            for nodes in steps:
+                late = [node for node in nodes if node.fault]
+                if late:
+                    well = len(nodes) - len(late)
+                    say(f"{well} of {len(nodes)} well; {late[0].name}: {late[0].fault}")
+        except (FailedNodeError, NotReadyError) as error:
+            raise CommandError(
+                error.message, f"look into {self.home.log} and ./wendelin status"
+            ) from error
+        connection: Document = self.master.instance(PRODUCT)["connection"]
+        return connection
 
 
 def programs_of(home: Home, release_url: str) -> Path:
@@ -222,13 +210,6 @@ def programs_of(home: Home, release_url: str) -> Path:
     # slapgrid names the folder of a release by the MD5 of its URL.
     digest = hashlib.md5(release_url.encode(), usedforsecurity=False).hexdigest()
     return home.computer(next(iter(DATA_CENTERS))) / "soft" / digest / "bin"
-
-
-def tree(root: Document) -> Iterator[Document]:
-    """Yield an instance and all below it."""
-    yield root
-    for child in root["children"]:
-        yield from tree(child)
 
 
 def client_environment(published: Document) -> dict[str, str]:

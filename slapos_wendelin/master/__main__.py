@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.presence import LOST_AFTER
 from slapos_wendelin.master.server import MasterServer, log_formatter
 
 _LARGEST_PORT = 65535
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             authority=Authority(options.authority) if options.authority else None,
             names=options.name,
             plain=options.plain,
+            lost_after=options.lost_after,
         )
     except WendelinError as error:
         print(f"slapos master: {error}", file=sys.stderr)
@@ -69,6 +72,20 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def positive_seconds(text: str) -> float:
+    """Return a time in seconds.
+
+    :raises argparse.ArgumentTypeError: when it is not a number above zero.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
 def _serve(server: MasterServer, stop: threading.Event, failures: list[BaseException]) -> None:
     """Serve, and end the program when serving fails."""
     try:
@@ -86,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m slapos_wendelin.master",
         description="Run the slap master in the foreground.",
     )
-    parser.add_argument("--database", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--database", required=True, metavar="FILE_OR_URL")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
     parser.add_argument(
         "--authority",
@@ -102,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--plain", action="store_true", help="listen in clear; on loopback only, for tests"
+    )
+    parser.add_argument(
+        "--lost-after",
+        type=positive_seconds,
+        default=LOST_AFTER,
+        metavar="SECONDS",
+        help="a computer that has not called for so long counts as lost (default: %(default)g)",
     )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")

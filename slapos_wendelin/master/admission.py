@@ -19,6 +19,7 @@ from slapos_wendelin.certificates import Subject, key_digest
 from slapos_wendelin.master import computers
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.authority import Authority, Issued, public_key_of
+from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.computer_fields import ELIGIBLE, FIELDS, REMOVED
 from slapos_wendelin.master.context import COMPUTER, OPERATOR, VIEWER
 from slapos_wendelin.master.errors import ConflictError, ForbiddenError, InvalidRequestError
@@ -41,11 +42,16 @@ _MEMORY_OF_TOKENS = 30 * 86400.0
 _REMEDY = "ask an operator for a new token"
 
 
+class JoinedError(ConflictError):
+    """A computer wants to join under the name of one that has joined."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invitation:
     """Whom a token is to let in."""
 
     kind: str
+    #: Empty for a computer that names itself when it joins.
     name: str
     #: The role of a user; empty for a computer, and for a user who has one.
     role: str = ""
@@ -92,8 +98,13 @@ def make_token(
     return tokens.join(secret, authority.fingerprint), token
 
 
-def admit(
-    session: Session, authority: Authority, text: str, request: str, name: str = ""
+def admit(  # noqa: PLR0917 (the last two narrow whom the token may be for)
+    session: Session,
+    authority: Authority,
+    text: str,
+    request: str,
+    name: str = "",
+    kind: str = "",
 ) -> Issued:
     """Let in whoever has a token: sign a certificate for the key of the request.
 
@@ -101,7 +112,8 @@ def admit(
     answer was lost.
 
     :param name: who the caller believes to be; empty when it leaves that to the token.
-    :raises ForbiddenError: when the token is not known, has ended or was used.
+    :param kind: what the caller believes to be; empty when it leaves that to the token.
+    :raises ForbiddenError: when the token is not known, has ended, was used or is for others.
     :raises InvalidRequestError: when the request cannot be signed; the token stays unused then.
     :raises ConflictError: when the token is for another.
     """
@@ -109,12 +121,16 @@ def admit(
     token = session.get(Token, _digest(tokens.secret_of(text)))
     if token is None:
         raise ForbiddenError("the token is not known to this master", _REMEDY)
-    if name and name != token.name:
+    if kind and kind != token.kind:
+        raise ForbiddenError(f"the token is for a {token.kind}, not for a {kind}", _REMEDY)
+    if token.name and name and name != token.name:
         raise ConflictError(
             f"the token is for {token.kind} {token.name!r}, not {name!r}",
             f"use that name, or {_REMEDY}",
         )
     _check_unused(session, token, public_key)
+    if not token.name:
+        token.name = _chosen_name(session, name)
     subject = Subject(token.kind, token.name)
     session.info[WHO] = f"{token.role or token.kind}/{token.name}"
     if token.used_at is None:
@@ -124,6 +140,23 @@ def admit(
     issued = authority.issue_from_request(request, subject)
     record(session, issued)
     return issued
+
+
+def _chosen_name(session: Session, name: str) -> str:
+    """Return the name under which a computer joins whose token names none.
+
+    :raises JoinedError: when another computer has joined under it.
+    """
+    if not name:
+        raise InvalidRequestError(
+            "the token is for a computer that names itself", "send the name with the token"
+        )
+    if _good_certificates(session, COMPUTER, name):
+        raise JoinedError(
+            f"computer {name!r} has joined already",
+            "choose another name, or ask an operator for a token that replaces it",
+        )
+    return check_name(name, "the computer's name")
 
 
 def renew(session: Session, authority: Authority, kind: str, name: str, request: str) -> Issued:

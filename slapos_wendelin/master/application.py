@@ -17,9 +17,13 @@ from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import (
     access_api,
     api,
+    catalog,
     hateoas,
     json_rpc,
+    metrics_api,
+    plan_api,
     protocol,
+    registration,
     registry_api,
 )
 from slapos_wendelin.master.authority import Authority
@@ -28,7 +32,9 @@ from slapos_wendelin.master.context import ANONYMOUS, EXTENSION, VIEWER, Context
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import LengthRequiredError, MasterError, TooLargeError
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.logs import Event
 from slapos_wendelin.master.masking import masked
+from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import LOST_AFTER, Presence
 from slapos_wendelin.master.rights import check_rights
 
@@ -62,13 +68,11 @@ def create_application(
     application.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     application.config["MAX_FORM_MEMORY_SIZE"] = BODY_LIMIT
     presence = Presence(database, lost_after)
+    fleet = FleetCache(presence.is_silent, lost_after)
+    metrics = Metrics(database, presence)
+    fleet.observe = metrics.placed
     application.extensions[EXTENSION] = Context(
-        database,
-        presence,
-        FleetCache(presence.is_silent, lost_after),
-        Callers(database),
-        authority,
-        is_plain,
+        database, presence, fleet, metrics, Callers(database), authority, is_plain
     )
     application.before_request(_begin)
     application.before_request(identify)
@@ -76,15 +80,20 @@ def create_application(
     application.before_request(check_rights)
     application.after_request(_hide_secrets)
     application.after_request(_log_request)
-    for blueprint in (
-        protocol.blueprint,
-        json_rpc.blueprint,
-        hateoas.blueprint,
-        api.blueprint,
-        registry_api.blueprint,
-        access_api.blueprint,
+    application.after_request(metrics.answered)
+    for module in (
+        protocol,
+        json_rpc,
+        hateoas,
+        api,
+        registry_api,
+        access_api,
+        registration,
+        catalog,
+        plan_api,
+        metrics_api,
     ):
-        application.register_blueprint(blueprint)
+        application.register_blueprint(module.blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)
     application.register_error_handler(HTTPException, _tell_http_error)
     application.register_error_handler(OperationalError, _tell_database_error)
@@ -126,16 +135,20 @@ def _hide_secrets(response: Response) -> Response:
 def _log_request(response: Response) -> Response:
     """Log one line for each request; a failed one at a level that is shown by default."""
     level = logging.DEBUG if response.status_code < 400 else logging.WARNING  # noqa: PLR2004
-    duration = 1000 * (time.monotonic() - g.get("began", time.monotonic()))
-    _log.log(
-        level,
-        "request method=%s path=%s status=%d milliseconds=%.1f caller=%s",
-        request.method,
-        request.path,
-        response.status_code,
-        duration,
-        g.get("caller") or request.remote_addr,
+    if not _log.isEnabledFor(level):
+        return response
+    event = Event(
+        "request",
+        method=request.method,
+        path=request.path,
+        endpoint=request.endpoint,
+        status=response.status_code,
+        milliseconds=round(1000 * (time.monotonic() - g.get("began", time.monotonic())), 1),
+        caller=g.get("caller"),
+        address=request.remote_addr,
+        number=g.get("number"),
     )
+    _log.log(level, event)
     return response
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +26,15 @@ class MasterAnswerError(WendelinError):
     """The master answered with an error.
 
     :param status: the HTTP status of the answer.
+    :param details: more lines, where the error has some.
     """
 
-    def __init__(self, status: int, message: str, remedy: str = "") -> None:
+    def __init__(
+        self, status: int, message: str, remedy: str = "", details: Sequence[str] = ()
+    ) -> None:
         super().__init__(message, remedy)
         self.status = status
+        self.details = details
 
 
 class NotFoundError(MasterAnswerError):
@@ -148,6 +152,48 @@ class MasterClient:
         """Return the catalog."""
         return self._call("GET", "products")
 
+    def remove_product(self, name: str) -> Document:
+        """Take a product out of the catalog and return what it was."""
+        return self._call("DELETE", f"products/{_quoted(name)}")
+
+    def request(self, request: Mapping[str, Any]) -> Document | None:
+        """Request an instance, change or destroy it; return it, None when there is none.
+
+        :param request: ``reference``, ``release_url``, ``software_type``, ``state``,
+            ``parameters`` (texts), ``sla`` and ``shared``.
+        """
+        return self._call("POST", "requests", body=dict(request))
+
+    def make_plan(self, request: Mapping[str, Any], *, keep: bool = True) -> Document:
+        """Return what a request would do: ``plan``, its number, and ``effects``.
+
+        :param request: as of `request`, and ``children``: what the instance is expected to request,
+            None when only it knows.
+        :param keep: whether it can be applied later; without changes there is no number anyway.
+        """
+        return self._call("POST", "plans", body={**request, "keep": keep})
+
+    def plan(self, number: int) -> Document:
+        """Return a plan as it was shown."""
+        return self._call("GET", f"plans/{number}")
+
+    def apply_plan(self, number: int) -> Document:
+        """Do what a plan showed; return the instance."""
+        return self._call("POST", f"plans/{number}/apply")
+
+    def history(self, *, limit: int = 100, since: float = 0.0, **selection: str) -> Document:
+        """Return the newest ``changes``, oldest first, and whether there are ``more``.
+
+        :param since: seconds since the epoch.
+        :param selection: ``instance``, ``computer``, ``software`` or ``product``; none for all.
+        """
+        query = {key: value for key, value in selection.items() if value}
+        return self._call("GET", "history", query={**query, "limit": limit, "since": since})
+
+    def request_of_the_past(self, reference: str, change: int) -> Document:
+        """Return what was requested of a root just after a change of its tree."""
+        return self._call("GET", f"history/{change}/request/{_quoted(reference)}")
+
     def instances(self) -> list[Document]:
         """Return every instance tree, its children in ``children``."""
         return self._call("GET", "instances")
@@ -155,6 +201,10 @@ class MasterClient:
     def instance(self, reference: str) -> Document:
         """Return a root by the reference it was requested under, or any instance by its guid."""
         return self._call("GET", f"instances/{_quoted(reference)}")
+
+    def software(self, url: str) -> list[Document]:
+        """Return the copies of a release that computers have, shall have or shall lose."""
+        return self._call("GET", "software", query={"url": url})
 
     def status(self, instance: str | None = None) -> Document:
         """Return data centers, computers, software releases and instance trees.
@@ -282,6 +332,7 @@ class MasterClient:
             answer.status_code,
             told.get("error", f"the master answered with status {answer.status_code}"),
             told.get("remedy", ""),
+            told.get("details", ()),
         )
 
 

@@ -4,18 +4,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from flask import current_app, g
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import fleet_cache
+from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.due import given_number
 from slapos_wendelin.master.fleet_cache import FleetCache
+from slapos_wendelin.master.history import HistorySession
+from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import Presence
+
+_Result = TypeVar("_Result")
 
 if TYPE_CHECKING:
     from slapos_wendelin.master.authority import Authority
@@ -56,11 +63,13 @@ class Context:
     database: Database
     presence: Presence
     fleet: FleetCache
+    metrics: Metrics
     callers: Callers
     #: What signs certificates; None for a master that only listens in clear.
     authority: Authority | None
     #: Whether the master listens in clear, on loopback, where every caller is an operator.
     is_plain: bool
+    answers: Answers = field(default_factory=Answers)
 
     def is_call_of_computer(self) -> bool:
         """Say whether the request comes from a computer, not from somebody who looks at it."""
@@ -77,10 +86,13 @@ class Context:
         :raises ForbiddenError: when what gave the caller its right has changed since the request
             came, such as the instance in its partition.
         """
+        began = time.perf_counter()
         with self.database.writing(str(g.caller)) as session:
+            self.metrics.waited(time.perf_counter() - began)
             g.right(session)
             fleet_cache.keep_in(session, self.fleet)
             yield session
+        _note_number(given_number(session))
 
     @contextmanager
     def trying(self) -> Iterator[Session]:
@@ -89,6 +101,39 @@ class Context:
             g.right(session)
             fleet_cache.keep_in(session, self.fleet)
             yield session
+
+    def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it did.
+
+        :raises ForbiddenError: as `writing`.
+        """
+        tried_at = time.perf_counter()
+        given: int | None = None
+
+        def place_and_work(session: Session) -> _Result:
+            nonlocal tried_at, given
+            g.right(session)
+            if not isinstance(session, HistorySession):
+                try:
+                    return work(session)
+                finally:
+                    tried_at = time.perf_counter()
+            self.metrics.waited(time.perf_counter() - tried_at)
+            fleet_cache.keep_in(session, self.fleet)
+            result = work(session)
+            session.flush()
+            given = given_number(session)
+            return result
+
+        result = self.database.changing(str(g.caller), place_and_work)
+        _note_number(given)
+        return result
+
+
+def _note_number(number: int | None) -> None:
+    """Let the request's line in the log name the transaction in which it changed something."""
+    if number is not None:
+        g.number = number
 
 
 def context() -> Context:

@@ -7,26 +7,32 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, UOWTransaction
 
 from slapos_wendelin.master import schema
-from slapos_wendelin.master.due import Board, begin_numbers, keep_numbers, take_news
-from slapos_wendelin.master.errors import DatabaseError
-from slapos_wendelin.master.history import WHO, HistorySession
+from slapos_wendelin.master.due import Board, ChangesError, take_news
+from slapos_wendelin.master.errors import DatabaseError, InUseError
 from slapos_wendelin.master.watch import Watcher
+from slapos_wendelin.master.writing import Writer
+
+_Result = TypeVar("_Result")
 
 #: The key in the execution options that asks SQLite for a write lock at once.
 _WRITING = "wendelin_writing"
 
 _BUSY_TIMEOUT = 30.0  # seconds
+
+#: How long another master may take to start, in seconds.
+_STARTING = 5.0
 
 #: The drivers that are installed, by the database's name in a URL.
 _DRIVERS = {
@@ -43,7 +49,6 @@ class Database:
 
     A writing transaction first takes a lock that is common to all of them (SQLite's write lock, or
     one row of the others), so all form one sequence and none reads what another is about to change.
-    A lock of the process makes the threads queue in turn instead of polling.
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -61,7 +66,6 @@ class Database:
             self.path = Path(self.url.database or "")
             self.name = str(self.path)
         self.board = Board()
-        self._write_lock = threading.Lock()
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
             self._reading, self._writing = _engines(self.url)
@@ -69,13 +73,14 @@ class Database:
         except BaseException:
             self._release()
             raise
+        self._writer = Writer(self._writing)
         self._watcher = Watcher(self.reading, self.board)
 
     def close(self) -> None:
         """Release the database."""
         self.board.close()
         self._watcher.close()
-        with self._write_lock:
+        with self._writer.pause():
             self._reading.dispose()
             self._writing.dispose()
             self._release()
@@ -95,24 +100,32 @@ class Database:
 
         :param who: kind and name of the caller, which history keeps.
         """
-        with self._write_lock, HistorySession(self._writing) as session:
-            session.info[WHO] = who
-            begin_numbers(session)
+        with self._writer.session(who) as session:
             yield session
-            session.flush()
-            keep_numbers(session)
-            session.commit()
-            news = take_news(session)
-        self.board.publish(news)
+        self.board.publish(take_news(session))
+
+    def changing(self, who: str, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
+        """Do work that seldom changes anything; return its result and whether it changed something.
+
+        It is first done in a session that reads, so that it waits for nobody, and is done again in
+        one that writes when it turns out to change something.
+
+        :param who: kind and name of the caller, which history keeps.
+        """
+        try:
+            with ReadingSession(self._reading) as session:
+                result = work(session)
+                session.flush()
+                return result, False
+        except ChangesError:
+            with self.writing(who) as session:
+                return work(session), True
 
     @contextmanager
     def trying(self, who: str = "master") -> Iterator[Session]:
         """Give a session of which nothing is kept: to see what changes would do."""
-        with self._write_lock, HistorySession(self._writing) as session:
-            session.info[WHO] = who
-            begin_numbers(session)
+        with self._writer.session(who, keep=False) as session:
             yield session
-            session.rollback()
 
     def _release(self) -> None:
         """Give back the lock of the file."""
@@ -122,21 +135,48 @@ class Database:
     def _prepare(self) -> None:
         """Create the tables, or check the version of existing ones."""
         try:
-            with self._reading.connect() as connection:
-                is_current = schema.current_version(connection) == schema.newest_version()
-            if is_current:
-                return
+            deadline = time.monotonic() + _STARTING
+            while not self._is_current():
+                try:
+                    self._make_tables()
+                except InUseError:
+                    # It may be another master that starts, and makes the tables.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
             if self._file_lock is not None:
-                self._file_lock.exclude_others()
-            with self._writing.begin() as connection:
-                schema.prepare(connection, self.name)
-            if self._file_lock is not None:
-                self._file_lock.share()
+                self._file_lock.share(_STARTING)
         except SQLAlchemyDatabaseError as error:
             raise DatabaseError(
                 f"{self.name} cannot be read as a database: {_reason(error)}",
                 "name another one with --database, start its server, or put a backup in its place",
             ) from error
+
+    def _is_current(self) -> bool:
+        """Say whether the tables are of this version."""
+        with self._reading.connect() as connection:
+            return schema.current_version(connection) == schema.newest_version()
+
+    def _make_tables(self) -> None:
+        """Create the tables or bring them up to date, while nobody else uses a SQLite file."""
+        with (
+            nullcontext() if self._file_lock is None else self._file_lock.alone(),
+            self._writing.connect() as connection,
+        ):
+            schema.prepare(connection, self.name)
+
+
+class ReadingSession(Session):
+    """A session that refuses to write."""
+
+
+def _refuse_changes(session: Session, _context: UOWTransaction, _instances: object) -> None:
+    """End the work in a session that reads as soon as it would write."""
+    if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
+        raise ChangesError
+
+
+event.listen(ReadingSession, "before_flush", _refuse_changes)
 
 
 class FileLock:
@@ -157,29 +197,48 @@ class FileLock:
                 "create its folder, or name a file that may be written with --database",
             ) from error
         try:
-            self._take(fcntl.LOCK_SH, "its tables are being changed or a backup is put back")
+            self.share(_STARTING)
         except BaseException:
             self.release()
             raise
 
-    def exclude_others(self) -> None:
-        """Hold the lock alone. Raises DatabaseError when another master uses the file."""
-        self._take(fcntl.LOCK_EX, "another master uses it, and its tables must be changed")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock alone in the block, and share it again after it.
 
-    def share(self) -> None:
-        """Let others use the file again."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        :raises InUseError: when a master uses the file; the lock is not held any more then.
+        """
+        # A lock that two share can be given up by neither for the other.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._take(fcntl.LOCK_EX, "a master uses it")
+        try:
+            yield
+        finally:
+            self.share(_STARTING)
 
     def release(self) -> None:
         """Give the lock back."""
         os.close(self._descriptor)
+
+    def share(self, patience: float) -> None:
+        """Use the file with others, as soon as nobody holds its lock alone; patience in seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._take(
+                    fcntl.LOCK_SH, "its tables are being changed or a backup is put back"
+                )
+            except InUseError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def _take(self, kind: int, reason: str) -> None:
         """Take the lock or say why not."""
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
-            raise DatabaseError(
+            raise InUseError(
                 f"the database {self._path} is in use: {reason}",
                 f"stop the masters that use it (`fuser {self._path}.lock` names them), then repeat",
             ) from error

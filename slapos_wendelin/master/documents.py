@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from slapos.slap.slap import Computer as SlapComputer
 from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareRelease
+from sqlalchemy import select
+from sqlalchemy.orm import object_session, selectinload
 
 from slapos_wendelin.master.checks import DESTROYED, STARTED
 from slapos_wendelin.master.models import Computer, Instance, Partition, Software
@@ -25,6 +27,7 @@ _IN_ORDER = "#access Instance correctly {state}"
 
 def computer_document(host: Computer) -> SlapComputer:
     """Return a computer with its software releases and all its partitions."""
+    _kept = _load_whole(host)
     return _with(
         SlapComputer(host.reference),
         _software_release_list=[
@@ -32,6 +35,27 @@ def computer_document(host: Computer) -> SlapComputer:
         ],
         _computer_partition_list=[partition_document(each) for each in host.partitions],
     )
+
+
+def _load_whole(host: Computer) -> list[object]:
+    """Load all that a computer's document tells in a few statements, however large it is.
+
+    A session forgets what nobody holds, so the caller holds what is returned until it is done.
+    """
+    session = object_session(host)
+    if session is None:
+        return []
+    instances = (
+        selectinload(Computer.partitions)
+        .joinedload(Partition.instance)
+        .selectinload(Instance.shared_instances)
+    )
+    trees = select(Instance.tree_id).join(Partition).where(Partition.computer_id == host.id)
+    whole = select(Computer).where(Computer.id == host.id)
+    return [
+        session.scalars(whole.options(selectinload(Computer.software), instances)).one(),
+        *session.scalars(select(Instance).where(Instance.id.in_(trees))),
+    ]
 
 
 def partition_document(place: Partition) -> ComputerPartition:
@@ -177,10 +201,10 @@ def _parameters(instance: Instance, place: Partition) -> dict[str, Any]:
 
 def root_title(instance: Instance) -> str:
     """Return the name of the root of an instance's tree."""
-    root = instance
-    while root.requester is not None:
-        root = root.requester
-    return root.reference
+    session = object_session(instance)
+    if instance.is_root or session is None:
+        return instance.reference
+    return session.get_one(Instance, instance.tree_id).reference
 
 
 def _release(url: str, computer: str, state: str | None = None) -> SoftwareRelease:

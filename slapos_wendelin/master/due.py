@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.models import Computer, Instance, Property, Software
@@ -16,35 +16,53 @@ from slapos_wendelin.master.models import Computer, Instance, Property, Software
 #: The key of ``Session.info`` that holds the computers with new work of a transaction.
 _NEWS = "wendelin.due"
 
-#: The row of `Property` that holds the last number, and the keys of ``Session.info`` that hold what
-#: it was when the transaction began and what it is now.
+#: The row of `Property` that holds the last number.
 LAST_NUMBER = "last_number"
-_FIRST, _LAST = "wendelin.first_number", "wendelin.last_number"
+
+#: The keys of ``Session.info`` that hold the last number that is committed, the last one before the
+#: session, and the last one.
+_COMMITTED, _BEFORE, _LAST = (
+    "wendelin.committed_number",
+    "wendelin.number_before",
+    "wendelin.last_number",
+)
+
+_LAST_NUMBER = select(Property.value).where(Property.name == LAST_NUMBER).with_for_update()
 
 
-def begin_numbers(session: Session) -> None:
-    """Take the lock that makes writing transactions one sequence, and read the last number.
+class ChangesError(Exception):
+    """Work in a session that only reads would change something."""
+
+
+def begin_numbers(connection: Connection) -> int:
+    """Take the lock that makes writing transactions one sequence, and return the last number.
 
     The row is locked until the transaction ends, by whatever master process it is.
     """
-    session.info[_LAST] = session.info[_FIRST] = session.execute(
-        select(Property.value).where(Property.name == LAST_NUMBER).with_for_update()
-    ).scalar_one()
+    return connection.execute(_LAST_NUMBER).scalar_one()
 
 
-def first_number(session: Session) -> int:
+def start_numbers(session: Session, committed: int, last: int) -> None:
+    """Let a session give out the numbers after the last one.
+
+    :param committed: the last number before the transaction, of which the session may be a part.
+    """
+    session.info |= {_COMMITTED: committed, _BEFORE: last, _LAST: last}
+
+
+def committed_number(session: Session) -> int:
     """Return the last number that was given out before the session's transaction.
 
     All that is committed has numbers up to it; what the transaction changes gets larger ones.
     """
-    number: int = session.info[_FIRST]
+    number: int = session.info[_COMMITTED]
     return number
 
 
 def given_number(session: Session) -> int | None:
-    """Return the last number that the session's transaction gave out, or None."""
-    first, last = session.info.get(_FIRST), session.info.get(_LAST)
-    return last if last != first else None
+    """Return the last number that the session gave out, or None."""
+    before, last = session.info.get(_BEFORE), session.info.get(_LAST)
+    return last if last != before else None
 
 
 def next_number(session: Session) -> int:
@@ -54,17 +72,30 @@ def next_number(session: Session) -> int:
     back. So numbers stay new even when an older copy of the database is put back, and a computer
     that kept a number of the lost time still sees later changes as changes.
     """
+    expect_changes(session)
     number = max(session.info[_LAST] + 1, time.time_ns() // 1000)
     session.info[_LAST] = number
     return number
 
 
-def keep_numbers(session: Session) -> None:
-    """Write the last number that the transaction gave out; called before it commits."""
-    if session.info[_LAST] != session.info[_FIRST]:
-        session.connection().execute(
-            update(Property).where(Property.name == LAST_NUMBER).values(value=session.info[_LAST])
-        )
+def expect_changes(session: Session) -> None:
+    """End work that only reads, before anything is done in vain.
+
+    :raises ChangesError: when the session is one that only reads.
+    """
+    if _LAST not in session.info:
+        raise ChangesError
+
+
+def taken_number(session: Session) -> int:
+    """Return the last number that the session gave out, or the one before it."""
+    return session.info[_LAST]
+
+
+def keep_numbers(connection: Connection, first: int, last: int) -> None:
+    """Write the last number that a transaction gave out; called before it commits."""
+    if last != first:
+        connection.execute(update(Property).where(Property.name == LAST_NUMBER).values(value=last))
 
 
 def touch_computer(session: Session, computer: Computer) -> int:

@@ -74,6 +74,10 @@ class DatabaseError(WendelinError):
     """The database file cannot be used."""
 
 
+class InUseError(DatabaseError):
+    """Somebody uses the database file who must not."""
+
+
 class ListenError(WendelinError):
     """The master cannot listen where it was told to."""
 

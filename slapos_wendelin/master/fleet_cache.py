@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.candidates import ELIGIBLE, LOST, Candidate
 from slapos_wendelin.master.computer_fields import REMOVED
-from slapos_wendelin.master.due import first_number
+from slapos_wendelin.master.due import committed_number
 from slapos_wendelin.master.fleet import Fleet
 from slapos_wendelin.master.models import Computer, Instance, Partition
 
@@ -71,6 +71,8 @@ class FleetCache:
             the last contact that the database has.
         :param lost_after: how long too long is, in seconds.
         """
+        #: What is told how long each placement took, in seconds.
+        self.observe: Callable[[float], None] = lambda _seconds: None
         self._fleet = Fleet()
         self._is_silent = is_silent
         self._seen = -1
@@ -84,19 +86,19 @@ class FleetCache:
 
     def fleet(self, session: Session) -> Fleet:
         """Return the fleet as the session's transaction sees the database."""
-        first = first_number(session)
+        committed = committed_number(session)
         stale = set(self._stale)
         rows = session.execute(
             select(*_COLUMNS).where(or_(Computer.revision > self._seen, Computer.id.in_(stale)))
         ).all()
-        self._stale |= {row.id for row in rows if row.revision > first}
+        self._stale |= {row.id for row in rows if row.revision > committed}
         for row in stale - {row.id for row in rows}:
             self._forget(row)
         free, capacity = _partitions(session, [row.id for row in rows])
         for row in rows:
             self._put(row, free.get(row.id, ()), capacity.get(row.id, 0))
-        self._stale = {row.id for row in rows if row.revision > first}
-        self._seen = first
+        self._stale = {row.id for row in rows if row.revision > committed}
+        self._seen = committed
         self._follow_contacts(session)
         return self._fleet
 
@@ -156,11 +158,26 @@ def keep_in(session: Session, cache: FleetCache) -> None:
 
 def fleet_of(session: Session) -> Fleet:
     """Return the fleet as a writing transaction sees it, from the process's cache if it has one."""
+    return _cache(session).fleet(session)
+
+
+@contextmanager
+def timing(session: Session) -> Iterator[None]:
+    """Tell the process's cache how long a placement, which the block is, takes."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _cache(session).observe(time.perf_counter() - began)
+
+
+def _cache(session: Session) -> FleetCache:
+    """Return the cache that a session was given, or one of its own."""
     cache = session.info.get(_CACHE)
     if not isinstance(cache, FleetCache):
         cache = FleetCache()
         keep_in(session, cache)
-    return cache.fleet(session)
+    return cache
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, views
 from slapos_wendelin.master.checks import shown
+from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.context import VIEWER, context
 from slapos_wendelin.master.documents import access_status, computer_status, software_status
 from slapos_wendelin.master.errors import InvalidRequestError
@@ -114,7 +115,7 @@ def _instances(session: Session, title: str | None) -> _Contents:
 
 def _computers(session: Session, reference: str | None) -> _Contents:
     """Return the computers, or the one of that reference."""
-    query = select(Computer)
+    query = select(Computer).where(Computer.state != REMOVED)
     if reference is not None:
         query = query.where(Computer.reference == reference)
     return [

@@ -35,6 +35,9 @@ ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 #: The key in ``Session.info`` of who writes: kind and name of the caller.
 WHO = "wendelin_who"
 
+#: The key in ``Session.info`` of the number that all changes of the session's transaction have.
+_NUMBER = "wendelin_transaction"
+
 #: The columns of which history is kept. What only says how far a computer has come is left out: it
 #: changes at every pass.
 TRACKED: Mapping[type[Base], tuple[str, ...]] = {
@@ -73,6 +76,13 @@ TRACKED: Mapping[type[Base], tuple[str, ...]] = {
     Certificate: ("revoked_at", "reason"),
 }
 
+#: The columns of which computers are told nothing: that something called, and how far it has come.
+QUIET: Mapping[type[Base], frozenset[str]] = {
+    Instance: frozenset({"reported_at", "reported_number", "error_at", "placement"}),
+    Computer: frozenset({"contacted_at", "fetched_number", "revision"}),
+    Software: frozenset({"reported_at"}),
+}
+
 #: How much of an error is kept in history, in characters; its end says most.
 _ERROR_LENGTH = 2000
 
@@ -103,11 +113,13 @@ def _after_flush(session: Session, _context: UOWTransaction) -> None:
             before, after = _differences(row, columns, action)
             if action != CHANGED or before or after:
                 changes.append(_change(session, row, action, before, after))
-            if action != CHANGED or session.is_modified(row):
+            if action != CHANGED or _is_news(row):
                 concerned |= _computers(session, row, before)
     if not changes and not concerned:
         return
-    number = next_number(session)
+    if _NUMBER not in session.info:
+        session.info[_NUMBER] = next_number(session)
+    number = session.info[_NUMBER]
     if changes:
         now = time.time()
         for change in changes:
@@ -179,17 +191,12 @@ def _subject(row: Base) -> str:
 def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[int]:
     """Return the computers that a changed row concerns: where it is, and where it was."""
     if isinstance(row, Computer):
-        # That it called, how far it has read and what it uses is nobody's news.
-        quiet = {"contacted_at", "fetched_number", "revision"}
-        quiet |= set() if _measured_otherwise(row) else {"measured"}
-        changed = {each.key for each in inspect(row).attrs if each.history.has_changes()}
-        return {row.id} if changed - quiet else set()
+        return {row.id}
     if isinstance(row, Partition | Software):
         return {row.computer_id}
     if not isinstance(row, Instance):
         return set()
-    if "reference" in before:
-        return _computers_of_tree(session, row.root_id)
+    found = _computers_of_tree(session, row.root_id) if "reference" in before else set()
     places = {row.partition_id, before.get("partition_id")}
     hosts = {row.provider_id, before.get("provider_id")} - {None}
     if hosts:
@@ -198,7 +205,15 @@ def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[in
                 select(Instance.partition_id).where(Instance.id.in_(hosts))
             )
         )
-    return _computers_of_partitions(session, places - {None})
+    return found | _computers_of_partitions(session, places - {None})
+
+
+def _is_news(row: Base) -> bool:
+    """Return whether a flush changed more than what nobody is told."""
+    quiet = QUIET.get(type(row), frozenset())
+    if isinstance(row, Computer) and not _measured_otherwise(row):
+        quiet |= {"measured"}
+    return any(each.history.has_changes() for each in inspect(row).attrs if each.key not in quiet)
 
 
 def _measured_otherwise(host: Computer) -> bool:

@@ -17,7 +17,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master import handing_out, open_api, registry, reports, views
+from slapos_wendelin.master import computers, handing_out, open_api, registry, reports, views
 from slapos_wendelin.master import requests as instance_requests
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, check_url
@@ -34,6 +34,7 @@ from slapos_wendelin.master.models import Computer, Instance
 from slapos_wendelin.master.renaming import rename
 from slapos_wendelin.master.requesting import requesting_partition
 from slapos_wendelin.master.shared import place_of
+from slapos_wendelin.master.usage import read_usage
 
 blueprint = Blueprint("json_rpc", __name__)
 
@@ -325,10 +326,13 @@ def put_computer_bang(sent: _Document) -> _Document:
 
 @_method("slapos.post.v0.compute_node_usage")
 def post_usage(sent: _Document) -> _Document:
-    """Accept a usage report. It is not kept: nothing here bills."""
-    with context().reading() as session:
-        registry.computer(session, sent["computer_guid"])
-    return _success("Ignored")
+    """Keep the averages in a usage report."""
+    usage = read_usage(sent["tioxml"], sent["computer_guid"], "tioxml")
+    with context().writing() as session:
+        host = registry.computer(session, sent["computer_guid"])
+        computers.keep_usage(host, usage)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
+    return _success("Kept" if usage else "Ignored")
 
 
 @_method("slapos.get.v0.compute_node_status")

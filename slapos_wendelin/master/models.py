@@ -27,6 +27,9 @@ GUID_PREFIX = "SOFTINST-"
 NAME_LENGTH = 255
 URL_LENGTH = 700
 
+#: How much of a longer text MariaDB's indexes hold.
+_INDEXED_LENGTH = 500
+
 #: Names that differ in case or in trailing spaces are different names, on MariaDB too.
 _TABLE_OPTIONS = {
     f"{dialect}_{option}": value
@@ -42,7 +45,7 @@ _Name = String(NAME_LENGTH)
 _Word = String(40)
 _Url = String(URL_LENGTH)
 #: MariaDB's plain TEXT ends at 64 KiB.
-_Log = Text(1 << 20)
+_Log = Text().with_variant(Text(1 << 20), "mysql", "mariadb")
 #: SQLite numbers rows by itself only in a column of type INTEGER.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
@@ -248,7 +251,14 @@ class Change(Base):
 
     __tablename__ = "change"
     __table_args__ = (
-        Index("change_by_subject", "kind", "subject", "id"),
+        Index(
+            "change_by_subject",
+            "kind",
+            "subject",
+            "id",
+            mysql_length={"subject": _INDEXED_LENGTH},
+            mariadb_length={"subject": _INDEXED_LENGTH},
+        ),
         Index("change_by_tree", "tree_id", "id"),
         _TABLE_OPTIONS,
     )

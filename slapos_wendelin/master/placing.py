@@ -44,11 +44,12 @@ def find_place(
                 f"instance {level.instance_guid!r}, which the SLA names, is on no computer"
             )
         level = level.beside(beside.computer.reference)
-    members = group_members(session, tree, level.group, moving) if level.keeps_apart else []
-    fleet = fleet_cache.fleet_of(session)
     present = home(moving).computer.reference if leave and moving is not None else ""
-    with fleet_cache.without(fleet, present, "it is there now"):
-        decision = place(fleet, members, level)
+    with fleet_cache.timing(session):
+        members = group_members(session, tree, level.group, moving) if level.keeps_apart else []
+        fleet = fleet_cache.fleet_of(session)
+        with fleet_cache.without(fleet, present, "it is there now"):
+            decision = place(fleet, members, level)
     return _partition(session, decision, reference), explanation(decision)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ConflictError
+from slapos_wendelin.master.logs import Event
 from slapos_wendelin.master.models import Computer
 
 #: How long a computer may be silent before it counts as lost, in seconds.
@@ -118,10 +119,9 @@ class Presence:
         last = self.last(host)
         if last is None or time.time() - last > self.lost_after:
             _log.warning(
-                "computer replaced computer=%s address=%s was=%s",
-                host.reference,
-                address,
-                host.address,
+                Event(
+                    "computer-replaced", computer=host.reference, address=address, was=host.address
+                )
             )
             return
         others = [each for each in self.callers(host.reference) if each != caller]
@@ -164,7 +164,7 @@ class Presence:
                     )
         except OperationalError as error:
             # A full disk must not keep computers from reading what they shall run.
-            _log.warning("contacts not kept computers=%d error=%s", len(contacts), error.orig)
+            _log.warning(Event("contacts-not-kept", computers=len(contacts), error=error.orig))
 
 
 def _is_loopback(address: str) -> bool:

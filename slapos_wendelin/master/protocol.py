@@ -7,10 +7,7 @@ The installed slapos.slap.slap (client), slapos.grid.slapgrid and slapos.format 
 
 from __future__ import annotations
 
-from typing import cast
-
 from flask import Blueprint, Response, request
-from slapos.util import dumps
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -42,9 +39,11 @@ from slapos_wendelin.master.errors import InvalidRequestError
 from slapos_wendelin.master.marshalling import load, load_dictionary, load_texts
 from slapos_wendelin.master.models import Instance, Product
 from slapos_wendelin.master.renaming import rename
+from slapos_wendelin.master.repeating import new_answer, repeated_answer
 from slapos_wendelin.master.requesting import NONE, requesting_partition
 from slapos_wendelin.master.shared import hosted_instance
 from slapos_wendelin.master.usage import read_usage
+from slapos_wendelin.master.xml_writer import dump
 
 blueprint = Blueprint("protocol", __name__)
 
@@ -56,12 +55,20 @@ _EMPTY = "<marshal><dictionary/></marshal>"
 @blueprint.get("/getComputerInformation")
 def get_full_computer_information() -> Response:
     """Tell a computer its software releases and partitions."""
+    reference = _argument("computer_id")
     with context().reading() as session:
-        host = registry.computer(session, _argument("computer_id"))
-        answer = _xml(computer_document(host))
+        host = registry.computer(session, reference)
+        answer = context().answers.made_from(
+            (request.path, reference),
+            frozenset({(host.id, host.revision)}),
+            lambda: dump(computer_document(host)),
+        )
     if context().is_call_of_computer():
         context().presence.read(host, request.remote_addr or "")
-    return answer
+    response = Response(answer.body, mimetype="text/xml")
+    response.set_etag(answer.tag)
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/registerComputerPartition")
@@ -77,6 +84,9 @@ def register_computer_partition() -> Response:
 @blueprint.post("/requestComputerPartition")
 def request_computer_partition() -> Response:
     """Create, change, stop or destroy an instance for a user or for another instance."""
+    repeated = repeated_answer()
+    if repeated is not None:
+        return Response(repeated, mimetype="text/xml")
     state = load(request.form.get("state", _NOTHING), "state")
     sla = load_dictionary(request.form.get("filter_xml", _EMPTY), "filter_xml")
     wanted = instance_requests.InstanceRequest(
@@ -92,11 +102,15 @@ def request_computer_partition() -> Response:
         shared=_truth("shared_xml"),
     )
     place = requesting_partition()
-    with context().writing() as session:
+
+    def serve(session: Session) -> tuple[bytes, tuple[Instance | None, ...]]:
         requester = None if place is None else instance_requests.requester_of(session, *place)
         instance = instance_requests.request_instance(session, wanted, requester)
         session.flush()
-        return _xml(absent_document() if instance is None else instance_document(instance))
+        document = absent_document() if instance is None else instance_document(instance)
+        return dump(document), (instance, requester)
+
+    return Response(new_answer(serve), mimetype="text/xml")
 
 
 @blueprint.post("/setComputerPartitionConnectionXml")
@@ -229,7 +243,7 @@ def load_computer_configuration_from_xml() -> str:
 def use_computer() -> str:
     """Keep the averages in a usage report."""
     reference = _field("computer_id")
-    usage = read_usage(_field("use_string"), reference)
+    usage = read_usage(_field("use_string"), reference, "use_string")
     with context().writing() as session:
         host = registry.computer(session, reference)
         computers.keep_usage(host, usage)
@@ -374,4 +388,4 @@ def _argument(name: str) -> str:
 
 def _xml(document: object) -> Response:
     """Return an answer in the format of xml_marshaller."""
-    return Response(cast("bytes", dumps(document)), mimetype="text/xml")
+    return Response(dump(document), mimetype="text/xml")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master import computers
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, check_name, shown
@@ -25,10 +25,12 @@ def computer(session: Session, reference: str) -> Computer:
     """Return a computer that has not been removed.
 
     :raises UnknownError: when there is none.
+    :raises ConflictError: when it was removed: the slap library shows the text, which it does not
+        of what is unknown.
     """
     found = computers.find_computer(session, reference)
     if found.state == REMOVED:
-        raise UnknownError(
+        raise ConflictError(
             f"computer {reference!r} was removed",
             f"an operator can bring it back with `slapos computer uncordon {reference}`",
         )
@@ -44,6 +46,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
         select(Partition)
         .join(Computer)
         .where(Computer.reference == computer_reference, Partition.reference == reference)
+        .options(contains_eager(Partition.computer))
     )
     if found is None:
         raise UnknownError(
@@ -102,7 +105,7 @@ def put_partitions(
 
     :param partitions: the name and the addresses of each, pairs of interface and IP.
     :raises InvalidRequestError: when a partition is named twice.
-    :raises UnknownError: when the computer was removed.
+    :raises ConflictError: when the computer was removed.
     """
     described: dict[str, list[Any]] = {}
     for reference, addresses in partitions:

@@ -8,15 +8,21 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
-from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.due import expect_changes, touch_instance
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
 from slapos_wendelin.master.models import Instance
 from slapos_wendelin.master.placement import ServiceLevel
+
+_LIVE = select(Instance.id).where(
+    Instance.tree_id == bindparam("tree"),
+    Instance.reference == bindparam("reference"),
+    Instance.live.is_(True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +52,13 @@ def request_instance(
     :raises NoCapacityError: when a new instance has no place; nothing is changed then.
     """
     level = (shared.service_level if request.shared else ServiceLevel.parse)(request.sla)
-    instance = _find(session, request.reference, requester)
+    instance = find_instance_of(session, request.reference, requester)
     _check_kind(request, instance)
     if request.state == DESTROYED:
         return _request_destruction(session, request, requester, instance)
     if instance is None:
-        instance = _create(session, request, requester, level)
-    else:
-        _change(session, instance, request, requester)
+        return _create(session, request, requester, level)
+    _change(session, instance, request, requester)
     if not instance.shared:
         registry.supply(session, placing.home(instance).computer, instance.software_release)
     return instance
@@ -97,14 +102,14 @@ def destroy(session: Session, instance: Instance) -> None:
     _settle(session, instance)
 
 
-def _find(session: Session, reference: str, requester: Instance | None) -> Instance | None:
+def find_instance_of(
+    session: Session, reference: str, requester: Instance | None
+) -> Instance | None:
     """Return the live instance of that name among the roots, or in the requester's tree."""
     tree = 0 if requester is None else requester.root_id
-    return session.scalar(
-        select(Instance).where(
-            Instance.tree_id == tree, Instance.reference == reference, Instance.live.is_(True)
-        )
-    )
+    # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
+    row = session.connection().scalar(_LIVE, {"tree": tree, "reference": reference})
+    return None if row is None else session.get_one(Instance, row)
 
 
 def _check_kind(request: InstanceRequest, instance: Instance | None) -> None:
@@ -146,6 +151,7 @@ def _create(
     session: Session, request: InstanceRequest, requester: Instance | None, level: ServiceLevel
 ) -> Instance:
     """Place a new instance."""
+    expect_changes(session)
     tree = 0 if requester is None else requester.root_id
     partition = provider = None
     if request.shared:
@@ -153,7 +159,10 @@ def _create(
             session, request.software_release, request.software_type, request.sla
         )
     else:
+        # Before the instance is added, so that all is written at once.
         partition, placement = placing.find_place(session, request.reference, tree, level)
+        registry.supply(session, partition.computer, request.software_release)
+    requested_state = request.state or STARTED
     instance = Instance(
         reference=request.reference,
         tree_id=tree,
@@ -162,17 +171,17 @@ def _create(
         software_type=request.software_type,
         parameters=request.parameters,
         sla=request.sla,
-        requested_state=request.state or STARTED,
-        state="",
+        requested_state=requested_state,
+        state=_severest(requested_state, requester),
         shared=request.shared,
         partition=partition,
         provider=provider,
         placement=placement,
         created_at=time.time(),
     )
+    touch_instance(session, instance)
     session.add(instance)
     session.flush()
-    _settle(session, instance)
     return instance
 
 
@@ -212,10 +221,7 @@ def _check_no_cycle(instance: Instance, requester: Instance | None) -> None:
 
 def _settle(session: Session, instance: Instance) -> None:
     """Work out the state that the instance and those below it shall have."""
-    states = [instance.requested_state]
-    if instance.requester is not None:
-        states.append(instance.requester.state)
-    state = max(states, key=INSTANCE_STATES.index)
+    state = _severest(instance.requested_state, instance.requester)
     if state == instance.state:
         return
     instance.state = state
@@ -228,3 +234,9 @@ def _settle(session: Session, instance: Instance) -> None:
     for child in instance.children:
         if child.destroyed_at is None:
             _settle(session, child)
+
+
+def _severest(requested: str, requester: Instance | None) -> str:
+    """Return the state of an instance: what was asked for, or that of its requester."""
+    states = [requested] if requester is None else [requested, requester.state]
+    return max(states, key=INSTANCE_STATES.index)

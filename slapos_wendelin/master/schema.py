@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -17,8 +20,19 @@ from slapos_wendelin.master.models import Base, Property
 #: The table in which files of versions 1 and 2 say their version, as a row of this name.
 _OLD_VERSION = "schema_version"
 
-#: How long to wait for another master that is making the tables, in seconds.
-_SCHEMA_WAIT = 60
+#: What takes and gives back the lock for working on the tables; taking it returns a true value.
+_NAMED_LOCK = (
+    "SELECT GET_LOCK('slapos_wendelin.schema', 60)",
+    "SELECT RELEASE_LOCK('slapos_wendelin.schema')",
+)
+_LOCKS = {
+    "mariadb": _NAMED_LOCK,
+    "mysql": _NAMED_LOCK,
+    "postgresql": (
+        "SELECT pg_advisory_lock(hashtext('slapos_wendelin.schema')) IS NOT NULL",
+        "SELECT pg_advisory_unlock(hashtext('slapos_wendelin.schema'))",
+    ),
+}
 
 _OTHER_DATABASE = "name another one with --database"
 
@@ -43,7 +57,13 @@ def prepare(connection: Connection, name: str) -> None:
     :param name: the database as errors name it.
     :raises DatabaseError: when it belongs to another program or to a later version.
     """
-    _lock(connection)
+    with _alone(connection, name):
+        _prepare(connection, name)
+        connection.commit()
+
+
+def _prepare(connection: Connection, name: str) -> None:
+    """Do so while no other master does."""
     newest, version = newest_version(), current_version(connection)
     if version == newest:
         return
@@ -70,14 +90,24 @@ def _create(connection: Connection) -> None:
     command.stamp(_configuration(connection), newest_version())
 
 
-def _lock(connection: Connection) -> None:
-    """Let one master at a time work on the tables; SQLite's write lock does that by itself."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('slapos_wendelin.schema'))"))
-    elif connection.dialect.name != "sqlite":
-        connection.execute(
-            text("SELECT GET_LOCK('slapos_wendelin.schema', :wait)"), {"wait": _SCHEMA_WAIT}
+@contextmanager
+def _alone(connection: Connection, name: str) -> Iterator[None]:
+    """Let one master at a time work on the tables; SQLite's write lock does that by itself.
+
+    The lock is one of the connection, not of a transaction: MariaDB commits at each new table.
+    """
+    take, release = _LOCKS.get(connection.dialect.name, ("", ""))
+    if take and not connection.scalar(text(take)):
+        raise DatabaseError(
+            f"another master is changing the tables of {name}",
+            "start this one again when it is done",
         )
+    try:
+        yield
+    finally:
+        connection.rollback()
+        if release:
+            connection.execute(text(release))
 
 
 def _configuration(connection: Connection | None = None) -> Config:

@@ -18,6 +18,7 @@ from slapos_wendelin.master.application import create_application
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ListenError
+from slapos_wendelin.master.presence import LOST_AFTER
 from slapos_wendelin.master.tls import HttpServer, ServerContexts, TlsAdapter
 
 #: More than the requests that may wait on the board, so that some threads always answer at once.
@@ -37,21 +38,24 @@ class MasterServer:
 
     def __init__(
         self,
-        database_path: Path,
+        location: Path | str,
         host: str,
         port: int,
         *,
         authority: Authority | None = None,
         names: Iterable[str] = (),
         plain: bool = False,
+        lost_after: float = LOST_AFTER,
     ) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
+        :param location: the database's path or URL.
         :param host: an address of this machine, or localhost.
         :param port: 0 for any free one; see `address`.
         :param authority: what signs the master's certificate and those of its callers.
         :param names: host names and addresses under which the master is called, beside the host.
         :param plain: listen in clear, where every caller is trusted; on loopback only.
+        :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
         :raises ListenError: when the address cannot be had, or would let strangers in.
         :raises AuthorityError: when a name is neither a host name nor an address.
         :raises DatabaseError: when the database cannot be used.
@@ -67,10 +71,10 @@ class MasterServer:
                 )
             adapter = TlsAdapter(ServerContexts(authority, [*default_names(host), *names]))
         self._plain = plain
-        self._database = Database(database_path)
+        self._database = Database(location)
         self._server = HttpServer(
             (host, port),
-            create_application(self._database, authority, is_plain=plain),
+            create_application(self._database, authority, is_plain=plain, lost_after=lost_after),
             numthreads=_THREADS,
             server_name="slapos-wendelin-master",
             timeout=_SOCKET_TIMEOUT,

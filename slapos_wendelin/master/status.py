@@ -37,13 +37,14 @@ def document(session: Session, presence: Presence, reference: str | None) -> dic
     whole = reference is None
     trees = views.roots(session) if whole else [views.find_instance(session, reference)]
     instances = [views.instance_view(each) for each in trees]
-    add_versions(session, instances)
     nodes = [node for each in instances for node in walk(each)]
     if not whole:
         named = {node["computer"] for node in nodes}
         hosts = [host for host in hosts if host.reference in named]
     shown = computers_view(session, presence, hosts)
     software = [release for computer in shown for release in computer["software"]]
+    add_versions(session, software, "url")
+    add_versions(session, nodes, "release_url")
     problems = [*_computer_problems(shown), *_software_problems(software), *_faults(nodes)]
     return {
         "time": views.timestamp(time.time()),
@@ -83,19 +84,20 @@ def partition_usage(
     return {computer: (offered, used) for computer, offered, used in session.execute(query)}
 
 
-def add_versions(session: Session, trees: Iterable[dict[str, Any]]) -> None:
-    """Put into instance documents the version of their releases.
+def add_versions(session: Session, documents: Iterable[dict[str, Any]], key: str) -> None:
+    """Put into documents the version of their releases.
 
     It is the one in the catalog, or for a release that is not there the name of its folder.
+
+    :param key: where a document has the URL of its release.
     """
     catalog = {
         url: version
         for url, version in session.execute(select(Product.release_url, Product.version))
         if version
     }
-    for tree in trees:
-        for node in walk(tree):
-            node["version"] = version_of(node["release_url"], catalog)
+    for each in documents:
+        each["version"] = version_of(each[key], catalog)
 
 
 def version_of(url: str, catalog: Mapping[str, str]) -> str:

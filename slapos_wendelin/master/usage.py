@@ -27,23 +27,26 @@ _REMEDY = "send it as `slapos node report` does"
 _DAY = len("2000-01-01")
 
 
-def read_usage(xml: str, computer: str) -> dict[str, Any]:
+def read_usage(xml: str, computer: str, field: str) -> dict[str, Any]:
     """Return the averages in a report; nothing when it has none.
 
+    :param field: what the report came in, for the error's text.
     :returns: ``date``, ``computer`` (averages) and ``partitions`` (averages by the name of the
         partition's system user); memory and disk in bytes.
     :raises InvalidRequestError: when it is no report.
     """
-    root = parse_xml(xml, "use_string", _REMEDY)
+    if not xml.strip():
+        return {}
+    root = parse_xml(xml, field, _REMEDY)
     if root.tag != "journal":
-        raise InvalidRequestError(f"use_string is a <{root.tag}>, not a <journal>", _REMEDY)
+        raise InvalidRequestError(f"{field} is a <{root.tag}>, not a <journal>", _REMEDY)
     averages: dict[str, dict[str, float]] = {}
     for movement in root.iterfind("transaction/movement"):
         whose = movement.findtext("reference", "")
         resource = movement.findtext("resource", "").removeprefix("service_module/")
         factor = (_OF_COMPUTER if whose == computer else _OF_PARTITION).get(resource)
         if whose and factor is not None:
-            quantity = _quantity(movement.findtext("quantity", ""), resource)
+            quantity = _quantity(movement.findtext("quantity", ""), field, resource)
             averages.setdefault(whose, {})[resource] = round(factor * quantity, 2)
     if not averages:
         return {}
@@ -52,7 +55,7 @@ def read_usage(xml: str, computer: str) -> dict[str, Any]:
     return {"date": date, "computer": of_computer, "partitions": averages}
 
 
-def _quantity(text: str, resource: str) -> float:
+def _quantity(text: str, field: str, resource: str) -> float:
     """Return a quantity of a report."""
     try:
         quantity = float(text)
@@ -60,6 +63,6 @@ def _quantity(text: str, resource: str) -> float:
         quantity = math.nan
     if not math.isfinite(quantity):
         raise InvalidRequestError(
-            f"use_string: the quantity of {shown(resource)} is {shown(text)}", _REMEDY
+            f"{field}: the quantity of {shown(resource)} is {shown(text)}", _REMEDY
         )
     return quantity

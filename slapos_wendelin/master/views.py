@@ -112,6 +112,7 @@ def place_view(instance: Instance) -> dict[str, Any]:
     return {
         "reference": instance.reference,
         "guid": instance.guid,
+        "root": f"{GUID_PREFIX}{instance.root_id}",
         "computer": None if place is None else place.computer.reference,
         "partition": None if place is None else place.reference,
         "state": instance.state,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.client import MasterClient
-from slapos_wendelin.node.configuration import read_configuration
+from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration
 from slapos_wendelin.node.service import NodeService
 
 
@@ -25,15 +25,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         configuration = read_configuration(options.configuration)
-        master = MasterClient(
-            configuration.master_url,
-            ca_file=configuration.authority,
-            certificate=configuration.certificate,
-            key=configuration.key,
-        )
+        master, reporting = _client(configuration), _client(configuration)
     except WendelinError as error:
         sys.exit(f"wendelin: {error}")
-    service = NodeService(configuration, master)
+    service = NodeService(configuration, master, reporting)
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
@@ -48,6 +43,16 @@ def main() -> None:
     threading.Thread(target=serve, daemon=True).start()
     stop.wait()
     service.stop()
+
+
+def _client(configuration: NodeConfiguration) -> MasterClient:
+    """Return a client of the computer's master."""
+    return MasterClient(
+        configuration.master_url,
+        ca_file=configuration.authority,
+        certificate=configuration.certificate,
+        key=configuration.key,
+    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.node.configuration import NodeConfiguration
+from slapos_wendelin.node.measurement import Reporter
 from slapos_wendelin.node.processes import ProcessKeeper
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,19 @@ class Schedule:
 class NodeService:
     """Runs until told to stop; may be killed at any time and started again."""
 
-    def __init__(self, configuration: NodeConfiguration, master: MasterClient) -> None:
+    def __init__(
+        self, configuration: NodeConfiguration, master: MasterClient, reporting: MasterClient
+    ) -> None:
+        """Make a service.
+
+        :param reporting: another client of the same master, for measurements: they go on while the
+            service waits or slapgrid builds.
+        """
         self.configuration = configuration
         self.master = master
         self.keeper = ProcessKeeper(configuration.supervisor_socket)
         self.schedule = Schedule()
+        self.reporter = Reporter(reporting, configuration.computer, configuration.instance_root)
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
@@ -76,6 +85,7 @@ class NodeService:
         self._slapos("supervisord")
         watcher = threading.Thread(target=self._watch_programs, daemon=True)
         watcher.start()
+        threading.Thread(target=self.reporter.run, args=(self._stop,), daemon=True).start()
         number = 0
         while not self._stop.is_set():
             self._renew_certificate()
@@ -136,12 +146,12 @@ class NodeService:
     def _software_is_due(self) -> bool:
         """Return whether a release waits to be built or removed; True when the master is away."""
         try:
-            everything = self.master.wait_due(self.configuration.computer, 0, 0.0)
+            computer = self.master.computer(self.configuration.computer)
         except WendelinError:
             return True
         return any(
             software["requested_state"] != software["reported_state"]
-            for software in everything["software"]
+            for software in computer["software"]
         )
 
     def _removal_is_due(self) -> bool:

@@ -58,6 +58,6 @@ def test_the_lines_of_env_make_the_toolkit_usable(environment: Environment) -> N
 
 
 def test_status_speaks_json_to_programs(environment: Environment) -> None:
-    answer = environment.wendelin("status", "--json")
+    answer = environment.wendelin("status", "--json", status=None)
     assert '"running": true' in answer.stdout
     assert '"neo-storage-2"' in answer.stdout

@@ -42,13 +42,48 @@ def test_every_parameter_has_a_default_that_the_schema_itself_allows():
         ({"partitions": 4097}, "partitions: 4097 must be at most 4096"),
         ({"storage-engine": "tokudb"}, 'storage-engine: "tokudb" must be one of sqlite'),
         ({"worker-memory-limit": "512"}, 'worker-memory-limit: "512" must match'),
-        ({"replica": 1}, "unknown key replica; known are"),
+        ({"replica": 1}, "replica: unknown key, did you mean replicas? (known are cluster, data-c"),
         ({"replicas": 3}, "replicas: 3 needs storage-count 4 or more, and it is 3"),
-        ({"overrides": {"*": {"memory": 1}}}, "overrides.*: unknown key memory"),
+        (
+            {"overrides": {"*": {"memory": 1}}},
+            "overrides.*.memory: unknown key, did you mean memory-",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place_and_what_is_allowed(given, said):
     assert said in refusal(given)
+
+
+def test_keys_that_are_missing_and_alternatives_are_told():
+    schema = {
+        "required": ["name"],
+        "properties": {"size": {"anyOf": [{"type": "integer"}, {"enum": ["small", "large"]}]}},
+    }
+    with pytest.raises(ParameterError) as caught:
+        parameters.check(schema, {"size": "smal"})
+    assert caught.value.message == (
+        "parameters: 'name' is missing; "
+        'size: "smal" must be of type integer, '
+        'or "smal" must be one of small, large, did you mean small?'
+    )
+
+
+def test_a_schema_may_refer_to_other_documents():
+    schema = {
+        "$id": "https://example.org/input.json",
+        "properties": {"size": {"$ref": "size.json"}},
+    }
+    documents = {"https://example.org/size.json": {"type": "integer"}}
+    assert parameters.check(schema, {"size": 3}, read=documents.__getitem__) == {"size": 3}
+    with pytest.raises(ParameterError, match='size: "3" must be of type integer'):
+        parameters.check(schema, {"size": "3"}, read=documents.__getitem__)
+    with pytest.raises(ParameterError, match="the release's schema is wrong"):
+        parameters.check(schema, {"size": 3}, read={}.__getitem__)
+
+
+def test_a_wrong_schema_is_told():
+    with pytest.raises(ParameterError, match="the release's schema is wrong"):
+        parameters.check({"type": "nothing"}, {})
 
 
 def test_all_faults_are_told_at_once():

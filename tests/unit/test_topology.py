@@ -2,19 +2,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A cluster's parameters decide its nodes and where they may go."""
 
+import json
 from collections import Counter
+from configparser import ConfigParser
 from pathlib import Path
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slapos_wendelin import parameters
 from slapos_wendelin.errors import ParameterError
-from slapos_wendelin.topology import as_plain_data, cluster_nodes
+from slapos_wendelin.topology import as_plain_data, cluster_nodes, cluster_requests
 
+REPOSITORY = Path(__file__).parents[2]
 SCHEMA = parameters.load_schema(
-    Path(__file__).parents[2] / "software" / "wendelin" / "instance-cluster-input-schema.json"
+    REPOSITORY / "software" / "wendelin" / "instance-cluster-input-schema.json"
 )
 
 
@@ -102,3 +106,50 @@ def test_templates_get_plain_data():
     (first, *_) = as_plain_data(list(nodes_of().values()))
     assert first["name"] == "neo-master-0"
     assert first["configuration"]["partitions"] == 12
+
+
+def rendered(complete):
+    """Return the profile of the root instance, as buildout would read it."""
+    template = (REPOSITORY / "instance-profiles" / "instance-cluster.cfg.in").read_text()
+    text = jinja2.Template(template).render(
+        parameters=complete,
+        nodes=as_plain_data(cluster_nodes(complete, group="tree")),
+        base_profile="base.cfg",
+        dumps=json.dumps,
+    )
+    profile = ConfigParser(interpolation=None, delimiters="=")
+    profile.optionxform = str
+    profile.read_string(text.replace("\n<= ", "\nextends = "))
+    return profile
+
+
+@given(masters=st.integers(1, 9), storages=st.integers(1, 12), workers=st.integers(0, 12))
+def test_a_plan_expects_what_the_root_instance_requests_in_its_order(masters, storages, workers):
+    complete = parameters.check(
+        SCHEMA,
+        {
+            "master-count": masters,
+            "storage-count": storages,
+            "worker-count": workers,
+            "replicas": 0,
+            "data-centers": ["paris", "tokyo"],
+        },
+    )
+    profile = rendered(complete)
+    # The recipe of the first part asks for the peers, then for those that they wait for.
+    assert "${peers:addresses}" in profile["promise-masters-listen"]["config-addresses"]
+    sections = [
+        *profile["peers"]["of"].split(),
+        *profile["peers"]["wait-for"].split(),
+        *profile["buildout"]["parts"].split(),
+    ]
+    requests = [name for name in dict.fromkeys(sections) if name.startswith("request-")]
+    expected = cluster_requests(complete, "tree")
+    assert requests == [f"request-{each['reference']}" for each in expected]
+    for name, each in zip(requests, expected, strict=True):
+        options = dict(profile[name])
+        sent = {key[7:]: value for key, value in options.items() if key.startswith("config-")}
+        assert set(sent) == set(each["parameters"]) | set(each["run_time"])
+        assert {key: json.loads(sent[key]) for key in each["parameters"]} == each["parameters"]
+        assert {k[4:]: v for k, v in options.items() if k.startswith("sla-")} == each["sla"]
+        assert options["software-type"] == each["software_type"]

@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real master on a loopback port."""
+"""A real master on a loopback port, and real databases."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from cheroot.server import HTTPServer
+from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
 from master_cloud import Cloud
+from planning import make_template
 from secure_cloud import SecureCloud
 from slapos_command import stop_supervisord, write_configuration
 
@@ -24,11 +26,39 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session")
+def database_servers() -> Iterator[Callable[[str], DatabaseServer]]:
+    """Start a server of a kind when it is first asked for."""
+    with ExitStack() as ended:
+        servers: dict[str, DatabaseServer] = {}
+
+        def started(kind: str) -> DatabaseServer:
+            if kind not in servers:
+                servers[kind] = SERVERS[kind]()
+                ended.callback(servers[kind].stop)
+            return servers[kind]
+
+        yield started
+
+
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def location(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database_servers: Callable[[str], DatabaseServer],
+) -> Path | str:
+    """Give a new database: of SQLite, or of the kind that the test is parametrised with."""
+    kind: str = getattr(request, "param", "sqlite")
+    if kind == "sqlite":
+        return tmp_path / "master.sqlite"
+    return database_servers(kind).new_database()
+
+
+@pytest.fixture
+def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0, plain=True)
+    server = MasterServer(location, "127.0.0.1", 0, plain=True)
     with serving(server):
         running = Cloud(server.url)
         yield running
@@ -66,3 +96,11 @@ def configuration(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
     """Give the slapos.cfg of the computer paris, which has four partitions."""
     yield write_configuration(tmp_path, cloud.url, partitions=4)
     stop_supervisord(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def three_computers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a database with three computers, to be copied."""
+    path = tmp_path_factory.mktemp("three_computers") / "master.sqlite"
+    make_template(path)
+    return path

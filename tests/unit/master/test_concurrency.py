@@ -1,21 +1,18 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What many callers at once get, also when the master is killed under them."""
+"""What many callers at once get, of one master or of several."""
 
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from master_cloud import RELEASE, Cloud
+from database_servers import on_every_database
+from master_cloud import Cloud
+from master_process import MasterProcess
 
-from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.client import MasterClient
 
 THREADS = 16
@@ -26,6 +23,7 @@ def places(instances: list[dict]) -> list[tuple[str, str]]:
     return [(each["computer"], each["partition"]) for each in instances]
 
 
+@on_every_database
 def test_concurrent_requests_leave_exactly_as_many_instances(cloud: Cloud):
     for name in ("paris", "tokyo", "virginia"):
         cloud.add_computer(name, partitions=40, datacenter=name)
@@ -37,6 +35,7 @@ def test_concurrent_requests_leave_exactly_as_many_instances(cloud: Cloud):
     assert {each.getInstanceGuid() for each in answers} == {each["guid"] for each in instances}
 
 
+@on_every_database
 def test_concurrent_requests_for_one_name_make_one_instance(cloud: Cloud):
     cloud.add_computer("paris", partitions=40)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -45,6 +44,7 @@ def test_concurrent_requests_for_one_name_make_one_instance(cloud: Cloud):
     assert len(cloud.client.instances()) == 1
 
 
+@on_every_database
 def test_requests_beyond_the_capacity_are_refused_and_the_others_kept(cloud: Cloud):
     cloud.add_computer("paris", partitions=10)
 
@@ -60,87 +60,54 @@ def test_requests_beyond_the_capacity_are_refused_and_the_others_kept(cloud: Clo
     assert len(cloud.client.instances()) == 10
 
 
-def start_master(database: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start a master as a process of its own and wait until it answers."""
-    arguments = ["--plain", "--database", str(database), "--listen", f"127.0.0.1:{port}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slapos_wendelin.master", *arguments, "--log-level", "error"]
-    )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            with MasterClient(f"http://127.0.0.1:{port}", timeout=5) as client:
-                client.health()
-        except WendelinError:
-            time.sleep(0.05)
-        else:
-            return process
-    process.kill()
-    raise AssertionError("the master does not answer")
-
-
-def test_a_killed_master_has_every_answered_request_once(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    database = tmp_path / "master.sqlite"
-    process = start_master(database, port)
-    answered: set[str] = set()
-    unanswered: set[str] = set()
-    enough = threading.Event()
-    try:
-        cloud = Cloud(f"http://127.0.0.1:{port}/")
-        for name in ("paris", "tokyo", "virginia"):
-            cloud.add_computer(name, partitions=80, datacenter=name)
-
-        def request(index: int) -> None:
-            name = f"cluster-{index}"
-            try:
-                cloud.request(name, filter_kw={"spread": "datacenter", "group": "all"})
-            except Exception:
-                unanswered.add(name)
-            else:
-                answered.add(name)
-                if len(answered) >= 30:
-                    enough.set()
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            for index in range(200):
-                pool.submit(request, index)
-            assert enough.wait(60)
-            process.kill()
-            process.wait()
-        assert unanswered
-        process = start_master(database, port)
-        kept = {each["reference"] for each in cloud.client.instances()}
-        assert answered <= kept
-        # A request that was cut is either there whole or not at all; sent again, it is there once.
-        for name in sorted(unanswered)[:10]:
-            cloud.request(name, filter_kw={"spread": "datacenter", "group": "all"})
-        instances = cloud.client.instances()
-        names = [each["reference"] for each in instances]
-        assert len(set(names)) == len(names)
-        assert len(set(places(instances))) == len(instances)
-        assert all(each["release_url"] == RELEASE and each["partition"] for each in instances)
-        # Work is due right after the restart.
-        due = cloud.client.wait_due("paris", after=0, timeout=60)
-        assert len(due["instances"]) == sum(each["computer"] == "paris" for each in instances)
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_sigterm_stops_a_master_with_waiting_computers_cleanly(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = start_master(tmp_path / "master.sqlite", port)
-    try:
-        with MasterClient(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor() as pool:
-            client.put_computer("paris")
-            waiting = pool.submit(client.wait_due, "paris", 0, 60)
-            time.sleep(0.2)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=15) == 0
-            assert waiting.result(timeout=5)["number"] == 0
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        MasterProcess(tmp_path / "master.sqlite") as master,
+        MasterClient(master.url) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        client.put_computer("paris")
+        waiting = pool.submit(client.wait_due, "paris", 0, 60)
+        time.sleep(0.2)
+        master.process.send_signal(signal.SIGTERM)
+        assert master.process.wait(timeout=15) == 0
+        assert waiting.result(timeout=5)["number"] == 0
+
+
+@on_every_database
+def test_two_masters_serve_one_database_and_nothing_is_lost(location: Path | str):
+    with MasterProcess(location) as first, MasterProcess(location) as second:
+        clouds = [Cloud(master.url) for master in (first, second)]
+        for name in ("paris", "tokyo"):
+            clouds[0].add_computer(name, partitions=30, datacenter=name)
+        with ThreadPoolExecutor(THREADS) as pool:
+            answers = list(
+                pool.map(
+                    lambda index: clouds[index % 2].request(f"cluster-{index // 2}"), range(80)
+                )
+            )
+        assert len({each.getInstanceGuid() for each in answers}) == 40
+        for cloud in clouds:
+            instances = cloud.client.instances()
+            assert len(instances) == len(set(places(instances))) == 40
+            assert {each["guid"] for each in instances} == {
+                each.getInstanceGuid() for each in answers
+            }
+
+
+@on_every_database
+def test_a_change_at_one_master_wakes_a_computer_that_waits_at_another(location: Path | str):
+    with MasterProcess(location) as first, MasterProcess(location) as second:
+        here, there = Cloud(first.url), Cloud(second.url)
+        here.add_computer("paris")
+        number = here.client.wait_due("paris", timeout=0)["number"]
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(here.client.wait_due, "paris", number, 60)
+            time.sleep(0.5)
+            instance = there.request("cluster")
+            due = waiting.result(timeout=30)
+        assert [each["guid"] for each in due["instances"]] == [instance.getInstanceGuid()]
+        # What the first one keeps in memory is not what it tells after a change at the second.
+        assert here.partition(instance).getState() == "started"
+        there.request("cluster", state="stopped")
+        assert here.partition(instance).getState() == "stopped"

@@ -7,8 +7,10 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from database_servers import on_every_database
 from master_cloud import RELEASE, Cloud
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.due import Board, next_number
 
 
+@on_every_database
 def test_work_that_is_there_is_told_at_once(cloud: Cloud):
     cloud.add_computer("paris")
     instance = cloud.request("cluster")
@@ -38,6 +41,7 @@ def test_without_work_the_same_number_comes_back_after_the_timeout(cloud: Cloud)
     }
 
 
+@on_every_database
 def test_only_newer_work_is_told(cloud: Cloud):
     cloud.add_computer("paris", partitions=3)
     cloud.request("first")
@@ -68,6 +72,7 @@ def test_a_waiting_computer_is_woken_by_its_work_and_not_by_that_of_others(cloud
     assert [each["guid"] for each in due["instances"]] == [there.getInstanceGuid()]
 
 
+@on_every_database
 def test_a_childs_publication_wakes_the_computer_of_its_root(cloud: Cloud):
     cloud.add_computer("paris")
     cloud.add_computer("tokyo")
@@ -101,6 +106,7 @@ def test_asking_for_work_is_not_reading_it(cloud: Cloud):
     assert not cloud.client.instance("cluster")["settled"]
 
 
+@on_every_database
 def test_polls_leave_the_last_contact(cloud: Cloud):
     cloud.client.put_computer("paris")
     assert cloud.client.computers()[0]["contacted_at"] is None
@@ -115,8 +121,11 @@ def test_too_many_waiters_are_answered_without_waiting():
     assert time.monotonic() - begin < 30
 
 
-def test_numbers_grow_even_when_the_clock_goes_back(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    database = Database(tmp_path / "master.sqlite")
+@on_every_database
+def test_numbers_grow_even_when_the_clock_goes_back(
+    location: Path | str, monkeypatch: pytest.MonkeyPatch
+):
+    database = Database(location)
 
     def number() -> int:
         with database.writing() as session:

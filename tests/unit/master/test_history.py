@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from database_servers import on_every_database
 from sqlalchemy import select, update
 
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.history import ADDED, CHANGED, REMOVED
 from slapos_wendelin.master.models import Change, Computer, Instance, Partition, Product, Software
 
+pytestmark = on_every_database
+
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "master.sqlite")
+def database(location: Path | str) -> Iterator[Database]:
+    made = Database(location)
     with made.writing("operator/alice") as session:
         for name in ("paris", "tokyo"):
             host = Computer(reference=name)
@@ -115,6 +118,14 @@ def test_changes_of_one_transaction_share_a_number_that_grows(database: Database
     second = {each.number for each in changes(database, "instance")}
     assert len(first) == len(second) == 1
     assert max(second) > max(first)
+
+
+def test_a_transaction_that_is_written_in_pieces_has_one_number(database: Database):
+    with database.writing() as session:
+        for name in ("neo", "wendelin"):
+            session.add(Product(name=name, release_url="a"))
+            session.flush()
+    assert len({each.number for each in changes(database, "product")}) == 1
 
 
 def test_a_failed_transaction_leaves_no_history(database: Database):

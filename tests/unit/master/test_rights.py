@@ -211,9 +211,17 @@ REQUESTS = {
     "hateoas.document": Request("hateoas/document", VIEWER),
     # The API of our own tools.
     "api.health": Request("v1/health", CERTIFIED),
-    "api.put_product": Request("v1/products/neo", OPERATOR, document=PRODUCT, method="PUT"),
-    "api.get_products": Request("v1/products", VIEWER),
-    "api.get_product": Request("v1/products/neo", VIEWER),
+    "catalog.put_product": Request("v1/products/neo", OPERATOR, document=PRODUCT, method="PUT"),
+    "catalog.delete_product": Request("v1/products/none", OPERATOR, method="DELETE"),
+    "catalog.get_products": Request("v1/products", VIEWER),
+    "catalog.get_product": Request("v1/products/neo", VIEWER),
+    "catalog.get_software": Request("v1/software", VIEWER, query={"url": "https://example.org"}),
+    "plan_api.post_request": Request("v1/requests", OPERATOR, document=NOTHING),
+    "plan_api.post_plan": Request("v1/plans", OPERATOR, document=NOTHING),
+    "plan_api.get_plan": Request("v1/plans/1", VIEWER),
+    "plan_api.apply_plan": Request("v1/plans/1/apply", OPERATOR, document=NOTHING),
+    "plan_api.get_history": Request("v1/history", VIEWER),
+    "plan_api.get_request_of_the_past": Request("v1/history/1/request/cluster", VIEWER),
     "api.get_instances": Request("v1/instances", VIEWER),
     "api.get_instance": Request("v1/instances/cluster", VIEWER),
     "registry.put_computer": Request(
@@ -228,6 +236,12 @@ REQUESTS = {
     "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
     "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
     "registry.get_status": Request("v1/status", VIEWER),
+    "metrics.metrics": Request("metrics", VIEWER),
+    "registration.request_computer": Request("Person_requestComputer", EVERYBODY, form=NOTHING),
+    "registration.get_certificate": Request("Person_getCertificate", EVERYBODY, form=NOTHING),
+    "registration.get_computer_token": Request(
+        "hateoas/computer_module/Base_getComputerToken", OPERATOR
+    ),
     "access.join": Request("v1/join", EVERYBODY, document=NOTHING),
     "access.renew": Request(
         "v1/renew",

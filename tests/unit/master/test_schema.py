@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine
+from database_servers import on_every_database
+from sqlalchemy import Connection, create_engine, text
 
-from slapos_wendelin.master.database import Database, FileLock
+from slapos_wendelin.master.database import Database, FileLock, database_url
 from slapos_wendelin.master.errors import DatabaseError
-from slapos_wendelin.master.models import Base, Property
+from slapos_wendelin.master.models import Base, Product, Property
 from slapos_wendelin.master.schema import current_version, newest_version
 from slapos_wendelin.master.views import find_instance
 
@@ -24,6 +26,14 @@ DUMPS = sorted(Path(__file__).parent.glob("schema_*.sql"))
 def load(dump: Path, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executescript(dump.read_text())
+
+
+def execute(location: Path | str, statement: str) -> None:
+    """Execute a statement past the master."""
+    engine = create_engine(database_url(location))
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
 
 
 def differences(connection: Connection) -> list[object]:
@@ -66,28 +76,60 @@ def test_what_was_there_stays_and_can_be_changed(tmp_path: Path, dump: Path):
     database.close()
 
 
-def test_a_new_database_is_of_the_newest_version(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    Database(path).close()
-    with create_engine(f"sqlite:///{path}").connect() as connection:
+@on_every_database
+def test_a_new_database_is_of_the_newest_version(location: Path | str):
+    Database(location).close()
+    with create_engine(database_url(location)).connect() as connection:
         assert current_version(connection) == newest_version()
         assert differences(connection) == []
 
 
-def test_a_database_of_a_later_version_is_refused(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    Database(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '99'")
+@on_every_database
+def test_a_database_of_a_later_version_is_refused(location: Path | str):
+    Database(location).close()
+    execute(location, "UPDATE alembic_version SET version_num = '99'")
     with pytest.raises(
         DatabaseError, match=f"version 99, this master knows up to {newest_version()}"
     ):
-        Database(path)
+        Database(location)
 
 
-def test_several_masters_share_a_database(tmp_path: Path):
-    path = tmp_path / "master.sqlite"
-    first, second = Database(path), Database(path)
+@on_every_database
+def test_a_database_of_another_program_is_refused(location: Path | str):
+    execute(location, "CREATE TABLE bookmark (url TEXT)")
+    with pytest.raises(DatabaseError, match="is a database of another program"):
+        Database(location)
+
+
+@on_every_database
+def test_tables_whose_making_was_cut_short_are_completed_at_the_next_start(location: Path | str):
+    """MariaDB keeps each table that was made; the version is written last."""
+    Database(location).close()
+    for table in ("alembic_version", "certificate", "plan"):
+        execute(location, f"DROP TABLE {table}")
+    execute(location, "DELETE FROM property")
+    database = Database(location)
+    with database.writing() as session:
+        session.add(Product(name="neo", release_url="a"))
+    database.close()
+    with create_engine(database_url(location)).connect() as connection:
+        assert current_version(connection) == newest_version()
+        assert differences(connection) == []
+
+
+@on_every_database
+def test_masters_that_start_at_once_make_the_tables_once(location: Path | str):
+    with ThreadPoolExecutor(4) as pool:
+        databases = list(pool.map(lambda _: Database(location), range(4)))
+    for database in databases:
+        database.close()
+    with create_engine(database_url(location)).connect() as connection:
+        assert differences(connection) == []
+
+
+@on_every_database
+def test_several_masters_share_a_database(location: Path | str):
+    first, second = Database(location), Database(location)
     with first.writing() as session:
         session.add(Property(name="seen", value=1))
     with second.reading() as session:
@@ -102,7 +144,7 @@ def test_tables_are_not_changed_under_a_running_master(tmp_path: Path):
     path = tmp_path / "master.sqlite"
     load(DUMPS[-1], path)
     lock = FileLock(path)
-    with pytest.raises(DatabaseError, match="another master uses it"):
+    with pytest.raises(DatabaseError, match="a master uses it"):
         Database(path)
     lock.release()
     Database(path).close()

@@ -1,0 +1,457 @@
+#!/usr/bin/env python3
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare the master with slapproxy: requests by many clients, what computers poll, memory.
+
+Both run as they are really started, on the loopback address with their files in a temporary folder.
+The rounds of both are interleaved and each figure is the median of the rounds. The clients are
+processes of their own that run the same code for both. benchmarks/README.md explains the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+import psutil
+import slapos.slap
+from slapos.util import dumps
+
+from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
+
+MASTER, PEER = "master", "slapproxy"
+
+#: How many new instances the clients of each number request in all, for one round.
+REQUESTS = {1: 60, 8: 160, 32: 640}
+
+#: The partitions of the computers whose documents are read.
+SIZES = (10, 100, 1000)
+
+#: How often an unchanged document is read in a round, and a changed one.
+POLLS = {"changed": 3, "unchanged": 10}
+
+#: How long a server may take until it answers, and a client for one request, in seconds.
+PATIENCE = 60
+
+RELEASE = "https://example.org/software/neo/software.cfg"
+
+_forking = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one client did."""
+
+    begin: float
+    end: float
+    answered: int
+    refused: int
+
+
+class Server:
+    """A running master or slapproxy."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Start the server of that name with its files in a new folder."""
+        folder.mkdir()
+        self.name = name
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        command = self._master(folder) if name == MASTER else self._slapproxy(folder)
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
+            )
+        try:
+            self._wait(folder / "log")
+        except BaseException:
+            self.stop()
+            raise
+        self.slap = slapos.slap.slap()
+        self.slap.initializeConnection(self.url)
+
+    def stop(self) -> None:
+        """End the server."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+        self._process.wait()
+
+    def memory(self) -> float:
+        """Return the resident memory in MiB."""
+        return psutil.Process(self._process.pid).memory_info().rss / 2**20
+
+    def add_computer(self, reference: str, partitions: int) -> None:
+        """Register a computer as format does."""
+        places = [
+            {
+                "reference": f"slappart{index}",
+                "address_list": [{"addr": "10.0.0.1", "netmask": "255.255.255.255"}],
+                "tap": {"name": f"tap{index}"},
+            }
+            for index in range(partitions)
+        ]
+        self.slap.registerComputer(reference).updateConfiguration(
+            dumps(
+                {
+                    "reference": reference,
+                    "address": "127.0.0.1",
+                    "netmask": "255.0.0.0",
+                    "partition_list": places,
+                }
+            )
+        )
+
+    def recorded(self, computer: str) -> set[str]:
+        """Return the names of the instances that a computer is told."""
+        found = set()
+        for partition in self.slap.registerComputer(computer).getComputerPartitionList():
+            title = getattr(partition, "_parameter_dict", {}).get("instance_title")
+            if title:
+                found.add(title)
+        return found
+
+    def _wait(self, log: Path) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+            try:
+                connection.request("GET", "/getHateoasUrl")
+                connection.getresponse().read()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+            finally:
+                connection.close()
+        text = log.read_text(errors="replace")
+        raise CommandError(f"{self.name} does not answer: {text[-2000:]}", "look at its log")
+
+    def _master(self, folder: Path) -> list[str]:
+        """Return the command that starts our master."""
+        arguments = ["--database", str(folder / "master.sqlite")]
+        listen = ["--plain", "--listen", f"127.0.0.1:{self.port}"]
+        return [sys.executable, "-m", "slapos_wendelin.master", *arguments, *listen]
+
+    def _slapproxy(self, folder: Path) -> list[str]:
+        """Write slapproxy's configuration and return the command that starts it."""
+        configuration = folder / "slapos.cfg"
+        configuration.write_text(
+            "[slapos]\ncomputer_id = paris\n[slapproxy]\nhost = 127.0.0.1\n"
+            f"port = {self.port}\ndatabase_uri = {folder / 'proxy.sqlite'}\n"
+        )
+        command = [sys.executable, "-c", "from slapos.cli.entry import main; main()"]
+        return [*command, "proxy", "start", "--cfg", str(configuration)]
+
+
+class RawClient:
+    """Sends what the slap library sends, a connection for each request, at little cost."""
+
+    def __init__(self, url: str) -> None:
+        self._address = url.removeprefix("http://").rstrip("/")
+
+    def request(self, reference: str, computer: str, parameters: dict[str, str]) -> None:
+        """Request an instance."""
+        form = {
+            "computer_id": "",
+            "computer_partition_id": "",
+            "software_release": RELEASE,
+            "software_type": "default",
+            "partition_reference": reference,
+            "shared_xml": dumps(False).decode(),
+            "partition_parameter_xml": dumps(parameters).decode(),
+            "filter_xml": dumps({"computer_guid": computer}).decode(),
+            "state": dumps("started").decode(),
+        }
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+        try:
+            connection.request(
+                "POST",
+                "/requestComputerPartition",
+                urlencode(form),
+                {"Content-type": "application/x-www-form-urlencoded"},
+            )
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != http.client.OK:
+                raise CommandError(f"status {answer.status}", "see the server's log")
+        finally:
+            connection.close()
+
+
+class SlapClient:
+    """The slap library itself."""
+
+    def __init__(self, url: str) -> None:
+        self._slap = slapos.slap.slap()
+        self._slap.initializeConnection(url)
+
+    def request(self, reference: str, computer: str, parameters: dict[str, str]) -> None:
+        """Request an instance."""
+        self._slap.registerOpenOrder().request(
+            RELEASE,
+            reference,
+            partition_parameter_kw=parameters,
+            software_type="default",
+            filter_kw={"computer_guid": computer},
+            state="started",
+        )
+
+
+CLIENTS = {"raw": RawClient, "slap": SlapClient}
+
+
+def be_client(
+    client: RawClient | SlapClient, computer: str, names: list[str], barrier: Any, outcomes: Any
+) -> None:
+    """Be a client process: request the instances one after another."""
+    answered = refused = 0
+    barrier.wait(PATIENCE)
+    begin = time.monotonic()
+    for name in names:
+        try:
+            client.request(name, computer, {"_": json.dumps({"name": name, "storages": 3})})
+        except Exception:
+            refused += 1
+        else:
+            answered += 1
+    outcomes.put(Outcome(begin, time.monotonic(), answered, refused))
+
+
+def request_all(
+    kind: str, server: Server, computer: str, names: list[str], clients: int
+) -> dict[str, float]:
+    """Let clients request instances at the same time; return the rate and what failed."""
+    client = CLIENTS[kind](server.url)
+    barrier, outcomes = _forking.Barrier(clients), _forking.SimpleQueue()
+    processes = [
+        _forking.Process(
+            target=be_client,
+            args=(client, computer, names[number::clients], barrier, outcomes),
+        )
+        for number in range(clients)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        done: list[Outcome] = [outcomes.get() for _ in processes]
+    finally:
+        for process in processes:
+            process.join(PATIENCE)
+            process.kill()
+    seconds = max(each.end for each in done) - min(each.begin for each in done)
+    answered = sum(each.answered for each in done)
+    return {
+        "rate": answered / seconds,
+        "answered": answered,
+        "refused": sum(each.refused for each in done),
+    }
+
+
+def measure_requests(kind: str, server: Server) -> dict[str, dict[str, float]]:
+    """Do one round of requests: new ones, then the same again."""
+    figures = {}
+    for clients, count in REQUESTS.items():
+        computer = f"computer{clients}"
+        server.add_computer(computer, count + clients)
+        names = [f"cluster-{clients}-{number}" for number in range(count)]
+        new = request_all(kind, server, computer, names, clients)
+        new["recorded"] = len(server.recorded(computer) & set(names))
+        figures[f"new, {clients} clients"] = new
+        same = request_all(kind, server, computer, names, clients)
+        same["recorded"] = len(server.recorded(computer) & set(names))
+        figures[f"unchanged, {clients} clients"] = same
+    figures["memory"] = {"mebibytes": server.memory()}
+    return figures
+
+
+def fill(server: Server) -> None:
+    """Make a computer of each size with an instance in every partition."""
+    client = RawClient(server.url)
+    for size in SIZES:
+        server.add_computer(f"size{size}", size)
+        for number in range(size):
+            client.request(f"size{size}-{number}", f"size{size}", {"_": "{}"})
+
+
+def measure_documents(server: Server, number: int) -> dict[str, dict[str, float]]:
+    """Do one round of what computers read: after a change of one instance, and unchanged."""
+    client = RawClient(server.url)
+    figures = {}
+    for size in SIZES:
+        computer = f"size{size}"
+        changed = []
+        for time_number in range(POLLS["changed"]):
+            client.request(f"{computer}-0", computer, {"_": f"[{number}, {time_number}]"})
+            changed.append(read_document(server, computer)[0])
+        unchanged, length = zip(
+            *(read_document(server, computer) for _ in range(POLLS["unchanged"])), strict=True
+        )
+        figures[f"{size} partitions"] = {
+            "changed": statistics.median(changed),
+            "unchanged": statistics.median(unchanged),
+            "bytes": length[0],
+        }
+    return figures
+
+
+def read_document(server: Server, computer: str) -> tuple[float, int]:
+    """Read what a computer is told; return the milliseconds and the length."""
+    begin = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    connection.request("GET", f"/getFullComputerInformation?computer_id={computer}")
+    answer = connection.getresponse()
+    length = len(answer.read())
+    connection.close()
+    if answer.status != http.client.OK:
+        raise CommandError(f"{server.name} answers with status {answer.status}", "see its log")
+    return 1000 * (time.perf_counter() - begin), length
+
+
+@contextlib.contextmanager
+def started(folder: Path, label: str) -> Iterator[dict[str, Server]]:
+    """Start both servers."""
+    with contextlib.ExitStack() as servers:
+        found = {}
+        for name in (PEER, MASTER):
+            found[name] = Server(name, folder / f"{name}-{label}")
+            servers.callback(found[name].stop)
+        yield found
+
+
+def benchmark(folder: Path, rounds: int, kind: str) -> dict[str, Any]:
+    """Measure both servers and return the medians, the ratios and the rounds."""
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {PEER: {}, MASTER: {}}
+
+    def keep(name: str, measured: dict[str, dict[str, float]]) -> None:
+        for what, values in measured.items():
+            figures[name].setdefault(what, []).append(values)
+
+    with started(folder, "documents") as readers:
+        for name, server in readers.items():
+            print(f"filling computers of {name}", file=sys.stderr, flush=True)
+            fill(server)
+        for number in range(rounds):
+            order = (PEER, MASTER) if number % 2 == 0 else (MASTER, PEER)
+            with started(folder, f"round{number}") as writers:
+                for name in order:
+                    print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+                    keep(name, measure_requests(kind, writers[name]))
+                    keep(name, measure_documents(readers[name], number))
+        for name, server in readers.items():
+            keep(name, {"memory, 1110 instances": {"mebibytes": server.memory()}})
+    return summary(figures, kind)
+
+
+def summary(figures: dict[str, dict[str, list[dict[str, float]]]], kind: str) -> dict[str, Any]:
+    """Return medians and ratios with the rounds."""
+    medians = {
+        name: {
+            what: {key: statistics.median(each[key] for each in values) for key in values[0]}
+            for what, values in measured.items()
+        }
+        for name, measured in figures.items()
+    }
+    return {
+        "client": kind,
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "medians": medians,
+        "ratios": {
+            what: {
+                key: values[key] / peer
+                for key, peer in medians[PEER][what].items()
+                if key in {"rate", "changed", "unchanged", "mebibytes"}
+            }
+            for what, values in medians[MASTER].items()
+        },
+        "rounds": figures,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the medians as tables."""
+    print(
+        f"{result['processors']} processors, load average {result['load_average']:.1f},"
+        f" Python {result['python']}, clients: {result['client']}\n"
+    )
+    medians, ratios = result["medians"], result["ratios"]
+    print("| requests | slapproxy /s | recorded | master /s | recorded | ratio |\n|" + "---|" * 6)
+    for what, ours in medians[MASTER].items():
+        if "rate" in ours:
+            peer = medians[PEER][what]
+            asked = ours["answered"] + ours["refused"]
+            print(
+                f"| {what} | {peer['rate']:.0f} | {peer['recorded']:.0f} of {asked:.0f}"
+                f" | {ours['rate']:.0f} | {ours['recorded']:.0f} of {asked:.0f}"
+                f" | {ratios[what]['rate']:.1f} |"
+            )
+    print("\n| document | slapproxy ms | master, changed ms | master, unchanged ms | ratio |")
+    print("|" + "---|" * 5)
+    for what, ours in medians[MASTER].items():
+        if "unchanged" in ours:
+            print(
+                f"| {what} | {medians[PEER][what]['unchanged']:.1f} | {ours['changed']:.1f}"
+                f" | {ours['unchanged']:.1f} | {1 / ratios[what]['unchanged']:.0f} |"
+            )
+    print("\n| resident memory | slapproxy MiB | master MiB |\n|" + "---|" * 3)
+    for what, ours in medians[MASTER].items():
+        if "mebibytes" in ours:
+            print(f"| {what} | {medians[PEER][what]['mebibytes']:.0f} | {ours['mebibytes']:.0f} |")
+
+
+def interrupt(*_: object) -> NoReturn:
+    """End as by Ctrl-C, so that servers and folder go."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the benchmark and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (3)")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--client", choices=sorted(CLIENTS), default="raw", help="(raw)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        if arguments.rounds < 1:
+            raise ParameterError(f"--rounds is {arguments.rounds}", "give at least 1")
+        with tempfile.TemporaryDirectory(prefix="master-", dir=arguments.folder) as folder:
+            result = benchmark(Path(folder), arguments.rounds, arguments.client)
+    except WendelinError as error:
+        print(f"master: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("master: stopped", file=sys.stderr)
+        return 130
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changes that wait for each other go to the disk together.
+
+A change must be on the disk before it is answered, and a disk takes milliseconds for that, however
+little is written. So whoever has made its changes while others wait leaves the transaction open for
+the next one, in a savepoint of its own. The last one commits, and all are answered then.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.master.due import begin_numbers, keep_numbers, start_numbers, taken_number
+from slapos_wendelin.master.history import WHO, HistorySession
+
+#: How many changes, at most, are committed together, and for how long the first one of them may
+#: wait for others to come in, in seconds.
+_LARGEST_GROUP = 64
+_LONGEST_GROUP = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Gives the threads of a process their turns to change the database."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Write through the connections of an engine."""
+        self._engine = engine
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._waiting = 0
+        self._group: _Group | None = None
+
+    @contextmanager
+    def session(self, who: str, *, keep: bool = True) -> Iterator[Session]:
+        """Give a session; its changes are on disk after the block, or none of them.
+
+        :param who: kind and name of the caller, which history keeps.
+        :param keep: False to keep nothing.
+        """
+        group = self._begin()
+        try:
+            with group.member(who, keep=keep) as session:
+                yield session
+        finally:
+            self._end(group)
+        if keep:
+            group.wait()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keep everybody from writing; nobody is in the middle of it in the block."""
+        with self._turn:
+            if self._group is not None:
+                self._group.end()
+                self._group = None
+            yield
+
+    def _begin(self) -> _Group:
+        """Wait for the turn; join the group that was left open, or open one."""
+        with self._counting:
+            self._waiting += 1
+        self._turn.acquire()
+        with self._counting:
+            self._waiting -= 1
+        try:
+            if self._group is None:
+                self._group = _Group(self._engine.connect())
+        except BaseException:
+            self._turn.release()
+            raise
+        return self._group
+
+    def _end(self, group: _Group) -> None:
+        """Give the turn to the next; commit when there is none, or when it is time."""
+        try:
+            if not self._waiting or group.is_over():
+                self._group = None
+                group.end()
+        finally:
+            self._turn.release()
+
+
+class _Group:
+    """The changes that one transaction of the database holds."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Begin the transaction, which takes the lock common to all masters."""
+        self._connection = connection
+        self._began = time.monotonic()
+        self._members = 0
+        self._lost = False
+        self._error: SQLAlchemyError | None = None
+        self._ended = threading.Event()
+        try:
+            self._transaction = connection.begin()
+            self._first = self._number = begin_numbers(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    @contextmanager
+    def member(self, who: str, *, keep: bool) -> Iterator[Session]:
+        """Give a session whose changes become part of the group at the end of the block.
+
+        The first one needs no savepoint: when it fails there is nothing else to keep.
+        """
+        savepoint = self._connection.begin_nested() if self._members else None
+        session = HistorySession(self._connection, join_transaction_mode="rollback_only")
+        session.info[WHO] = who
+        start_numbers(session, self._first, self._number)
+        kept = False
+        try:
+            yield session
+            session.flush()
+            if keep:
+                session.commit()
+                if savepoint is not None:
+                    savepoint.commit()
+                self._members += 1
+                kept = True
+        finally:
+            self._number = taken_number(session)
+            session.close()
+            if not kept:
+                self._undo(None if savepoint is None else savepoint.rollback)
+
+    def is_over(self) -> bool:
+        """Whether nothing should be added any more."""
+        return (
+            self._lost
+            or self._members >= _LARGEST_GROUP
+            or time.monotonic() - self._began > _LONGEST_GROUP
+        )
+
+    def end(self) -> None:
+        """Commit, and let those go who wait for that."""
+        try:
+            if self._lost:
+                self._transaction.rollback()
+            else:
+                keep_numbers(self._connection, self._first, self._number)
+                self._transaction.commit()
+        except SQLAlchemyError as error:
+            self._fail(error)
+        finally:
+            self._connection.close()
+            self._ended.set()
+
+    def wait(self) -> None:
+        """Return when the changes are on disk; raise what kept them from it."""
+        self._ended.wait()
+        if isinstance(self._error, OperationalError) and self._error.orig is not None:
+            # Each thread raises an error of its own: a traceback belongs to one.
+            raise OperationalError(None, None, self._error.orig) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def _undo(self, rollback: object) -> None:
+        """Undo the changes of a member that failed or was a trial."""
+        if not callable(rollback):
+            self._lost = True
+            return
+        try:
+            rollback()
+        except SQLAlchemyError as error:
+            # Some faults, such as a full disk, undo the whole transaction.
+            self._fail(error)
+
+    def _fail(self, error: SQLAlchemyError) -> None:
+        """Keep that all members' changes are lost."""
+        _log.error("changes lost requests=%d error=%s", self._members, error)
+        self._lost = True
+        self._error = self._error or error

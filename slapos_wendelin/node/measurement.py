@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure a computer and tell its master, which also learns in this way that it is there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master.client import MasterClient
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two measurements: several fit into the time after which a computer counts as
+#: lost, however long slapgrid builds without a word.
+INTERVAL = 100.0
+#: Seconds before the next try when the master did not answer.
+RETRY = 10.0
+
+
+def measure(instance_root: Path) -> dict[str, Any]:
+    """Return how large this computer is and what is in use, in bytes but for cores and load.
+
+    :param instance_root: the folder of the partitions, whose disk is measured.
+    """
+    memory = psutil.virtual_memory()
+    disk = psutil.disk_usage(str(instance_root))
+    return {
+        "cpu_core": psutil.cpu_count() or 1,
+        "memory_size": memory.total,
+        "memory_used": memory.total - memory.available,
+        "storage_capacity": disk.total,
+        "storage_used": disk.used,
+        "load": [round(each, 2) for each in psutil.getloadavg()],
+    }
+
+
+class Reporter:
+    """Measures at once and then again and again, until told to stop."""
+
+    def __init__(self, master: MasterClient, computer: str, instance_root: Path) -> None:
+        """Make a reporter; nothing is sent yet.
+
+        :param master: a client that nobody else uses meanwhile.
+        """
+        self._master = master
+        self._computer = computer
+        self._instance_root = instance_root
+
+    def run(self, stop: threading.Event) -> None:
+        """Report until the event is set."""
+        while not stop.wait(INTERVAL if self.report() else RETRY):
+            pass
+
+    def report(self) -> bool:
+        """Report once; return whether the master has it."""
+        try:
+            self._master.put_measurement(self._computer, measure(self._instance_root))
+        except (WendelinError, OSError) as error:
+            log.warning("not reported: %s", error)
+            return False
+        return True
