@@ -13,6 +13,7 @@ import argparse
 import configparser
 import os
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ COMMANDS = {
     "user remove": access.UserRemoveCommand,
     "user role": access.UserRoleCommand,
     "user token": access.UserTokenCommand,
+}
+
+#: Where the commands are that only the master's machine needs: their many imports would slow down
+#: all the others.
+MASTER_COMMANDS = {
+    f"master {name}": f"slapos_wendelin.cli.master:{name.capitalize()}Command"
+    for name in ("backup", "check", "restore", "start", "unit")
 }
 
 
@@ -129,6 +137,8 @@ def main() -> int:
     application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)
+    for name, place in MASTER_COMMANDS.items():
+        application.command_manager.commands[name] = EntryPoint(name, place, "slapos.cli")
     return int(application.run(sys.argv[1:] or ["-h"]) or 0)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -17,42 +18,60 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master import logs, readiness
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.errors import ListenError
 from slapos_wendelin.master.presence import LOST_AFTER
-from slapos_wendelin.master.server import MasterServer, log_formatter
+from slapos_wendelin.master.server import MasterServer
 
 _LARGEST_PORT = 65535
+
+#: Names the database where no password is to be seen in the list of processes.
+DATABASE_VARIABLE = "WENDELIN_MASTER_DATABASE"
 
 _log = logging.getLogger("slapos_wendelin.master")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a master until SIGTERM or SIGINT; return the exit status."""
-    options = _parser().parse_args(arguments)
-    _configure_log(options.log_level)
+    """Read the command line and run a master; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m slapos_wendelin.master",
+        description="Run the slap master in the foreground.",
+    )
+    add_options(parser)
     try:
-        host, port = split_listen(options.listen)
-        server = MasterServer(
-            options.database,
-            host,
-            port,
-            authority=Authority(options.authority) if options.authority else None,
-            names=options.name,
-            plain=options.plain,
-            lost_after=options.lost_after,
-        )
+        return run(parser.parse_args(arguments))
     except WendelinError as error:
         print(f"slapos master: {error}", file=sys.stderr)
         return error.exit_status
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a master until SIGTERM or SIGINT; return the exit status.
+
+    :raises WendelinError: when it cannot start.
+    """
+    logs.configure(options.log_level, options.log_format)
+    host, port = split_listen(options.listen)
+    server = MasterServer(
+        options.database,
+        host,
+        port,
+        authority=Authority(options.authority) if options.authority else None,
+        names=options.name,
+        plain=options.plain,
+        lost_after=options.lost_after,
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     failures: list[BaseException] = []
     thread = threading.Thread(target=_serve, args=(server, stop, failures), name="serve")
     thread.start()
-    _log.info("started url=%s database=%s", server.url, options.database)
+    _log.info("started url=%s database=%s", server.url, server.database_name)
+    readiness.tell(readiness.READY)
     stop.wait()
+    readiness.tell(readiness.STOPPING)
     server.stop()
     thread.join()
     _log.info("stopped")
@@ -97,14 +116,15 @@ def _serve(server: MasterServer, stop: threading.Event, failures: list[BaseExcep
         stop.set()
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m slapos_wendelin.master",
-        description="Run the slap master in the foreground.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a master."""
+    add_database_option(parser)
+    parser.add_argument(
+        "--listen",
+        default="127.0.0.1:5000",
+        metavar="ADDRESS:PORT",
+        help="where to listen (default: 127.0.0.1:5000)",
     )
-    parser.add_argument("--database", required=True, metavar="FILE_OR_URL")
-    parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
     parser.add_argument(
         "--authority",
         type=Path,
@@ -130,18 +150,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )
-    return parser
+    parser.add_argument(
+        "--log-format",
+        default=logs.TEXT,
+        choices=(logs.TEXT, logs.JSON),
+        help="lines for people or for programs (default: text)",
+    )
 
 
-def _configure_log(level: str) -> None:
-    """Send the log to standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(log_formatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # It tells at each start which kind of database it meets.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+def add_database_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the database."""
+    default = os.environ.get(DATABASE_VARIABLE)
+    parser.add_argument(
+        "--database",
+        default=default,
+        required=default is None,
+        metavar="FILE_OR_URL",
+        help="a SQLite file, mariadb://USER@HOST/NAME or postgresql://USER@HOST/NAME"
+        f" (default: ${DATABASE_VARIABLE})",
+    )
 
 
 if __name__ == "__main__":

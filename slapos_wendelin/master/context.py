@@ -16,9 +16,8 @@ from sqlalchemy.orm import Session
 from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.answers import Answers
 from slapos_wendelin.master.database import Database
-from slapos_wendelin.master.due import given_number
+from slapos_wendelin.master.due import ChangesError, given_number
 from slapos_wendelin.master.fleet_cache import FleetCache
-from slapos_wendelin.master.history import HistorySession
 from slapos_wendelin.master.metrics import Metrics
 from slapos_wendelin.master.presence import Presence
 
@@ -105,29 +104,21 @@ class Context:
     def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
         """Do work that seldom changes anything; return its result and whether it did.
 
+        It is first done in a session that reads, so that it waits for nobody, and is done again in
+        one that writes when it turns out to change something.
+
         :raises ForbiddenError: as `writing`.
         """
-        tried_at = time.perf_counter()
-        given: int | None = None
 
-        def place_and_work(session: Session) -> _Result:
-            nonlocal tried_at, given
+        def work_if_allowed(session: Session) -> _Result:
             g.right(session)
-            if not isinstance(session, HistorySession):
-                try:
-                    return work(session)
-                finally:
-                    tried_at = time.perf_counter()
-            self.metrics.waited(time.perf_counter() - tried_at)
-            fleet_cache.keep_in(session, self.fleet)
-            result = work(session)
-            session.flush()
-            given = given_number(session)
-            return result
+            return work(session)
 
-        result = self.database.changing(str(g.caller), place_and_work)
-        _note_number(given)
-        return result
+        try:
+            return self.database.only_reading(work_if_allowed), False
+        except ChangesError:
+            with self.writing() as session:
+                return work(session), True
 
 
 def _note_number(number: int | None) -> None:

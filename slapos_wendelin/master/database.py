@@ -13,13 +13,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
 from sqlalchemy.orm import Session, UOWTransaction
 
 from slapos_wendelin.master import schema
-from slapos_wendelin.master.due import Board, ChangesError, take_news
+from slapos_wendelin.master.due import Board, ChangesError, begin_numbers, take_news
 from slapos_wendelin.master.errors import DatabaseError, InUseError
 from slapos_wendelin.master.watch import Watcher
 from slapos_wendelin.master.writing import Writer
@@ -33,6 +33,16 @@ _BUSY_TIMEOUT = 30.0  # seconds
 
 #: How long another master may take to start, in seconds.
 _STARTING = 5.0
+
+#: What counts the other connections to the same database.
+_OTHERS = {
+    "mysql": "SELECT count(*) FROM information_schema.processlist"
+    " WHERE db = database() AND id <> connection_id()",
+    "postgresql": "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend'",
+}
+_OTHERS["mariadb"] = _OTHERS["mysql"]
 
 #: The drivers that are installed, by the database's name in a URL.
 _DRIVERS = {
@@ -51,30 +61,41 @@ class Database:
     one row of the others), so all form one sequence and none reads what another is about to change.
     """
 
-    def __init__(self, location: Path | str) -> None:
+    def __init__(self, location: Path | str, *, create: bool = True) -> None:
         """Open the database and create its tables or bring them up to date.
 
         :param location: the path of a SQLite file, or a URL such as
             ``postgresql://user@host/name`` or ``mariadb://user@host/name``.
+        :param create: False to refuse a database that is not there, or is of another version.
         :raises DatabaseError: when it cannot be reached, is not a database of this master, or is of
             a later version.
         """
         self.url = database_url(location)
         self.name = self.url.render_as_string(hide_password=True)
-        self.path = None
-        if self.url.get_backend_name() == "sqlite":
-            self.path = Path(self.url.database or "")
+        self.path = self.path_of(location)
+        if self.path is not None:
             self.name = str(self.path)
+            if not create and not self.path.exists():
+                raise DatabaseError(
+                    f"there is no database {self.path}",
+                    "name the one that the master is started with",
+                )
         self.board = Board()
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
             self._reading, self._writing = _engines(self.url)
-            self._prepare()
+            self._prepare(create=create)
         except BaseException:
             self._release()
             raise
         self._writer = Writer(self._writing)
         self._watcher = Watcher(self.reading, self.board)
+
+    @staticmethod
+    def path_of(location: Path | str) -> Path | None:
+        """Return the path of a SQLite file, or None for a server's database."""
+        url = database_url(location)
+        return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
     def close(self) -> None:
         """Release the database."""
@@ -104,22 +125,15 @@ class Database:
             yield session
         self.board.publish(take_news(session))
 
-    def changing(self, who: str, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
-        """Do work that seldom changes anything; return its result and whether it changed something.
+    def only_reading(self, work: Callable[[Session], _Result]) -> _Result:
+        """Do work that seldom changes anything, and return its result.
 
-        It is first done in a session that reads, so that it waits for nobody, and is done again in
-        one that writes when it turns out to change something.
-
-        :param who: kind and name of the caller, which history keeps.
+        :raises ChangesError: when it would change something.
         """
-        try:
-            with ReadingSession(self._reading) as session:
-                result = work(session)
-                session.flush()
-                return result, False
-        except ChangesError:
-            with self.writing(who) as session:
-                return work(session), True
+        with ReadingSession(self._reading) as session:
+            result = work(session)
+            session.flush()
+            return result
 
     @contextmanager
     def trying(self, who: str = "master") -> Iterator[Session]:
@@ -127,16 +141,36 @@ class Database:
         with self._writer.session(who, keep=False) as session:
             yield session
 
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Give a connection whose changes are all kept at the end of the block, or none of them.
+
+        :raises InUseError: when another program is connected to the server's database.
+        """
+        with self._writer.pause():
+            # So that this connection is the only one of this process.
+            self._reading.dispose()
+            with self._writing.connect() as connection, connection.begin():
+                if self.path is None:
+                    _refuse_others(connection, self.name)
+                begin_numbers(connection)
+                yield connection
+
     def _release(self) -> None:
         """Give back the lock of the file."""
         if self._file_lock is not None:
             self._file_lock.release()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, create: bool) -> None:
         """Create the tables, or check the version of existing ones."""
         try:
             deadline = time.monotonic() + _STARTING
             while not self._is_current():
+                if not create:
+                    raise DatabaseError(
+                        f"{self.name} is no database of a master of this version",
+                        "start its master once, which brings it up to date",
+                    )
                 try:
                     self._make_tables()
                 except InUseError:
@@ -242,6 +276,19 @@ class FileLock:
                 f"the database {self._path} is in use: {reason}",
                 f"stop the masters that use it (`fuser {self._path}.lock` names them), then repeat",
             ) from error
+
+
+def _refuse_others(connection: Connection, name: str) -> None:
+    """Refuse to go on while another program is connected to the server's database."""
+    deadline = time.monotonic() + _STARTING
+    # The server may still be ending connections that were just closed.
+    while others := connection.scalar(text(_OTHERS[connection.dialect.name])):
+        if time.monotonic() > deadline:
+            raise InUseError(
+                f"{others} other programs are connected to the database {name}",
+                "stop the masters that use it, then repeat",
+            )
+        time.sleep(0.1)
 
 
 def database_url(location: Path | str) -> URL:

@@ -78,6 +78,10 @@ class InUseError(DatabaseError):
     """Somebody uses the database file who must not."""
 
 
+class BackupError(WendelinError):
+    """A backup cannot be written, read or put back."""
+
+
 class ListenError(WendelinError):
     """The master cannot listen where it was told to."""
 

@@ -1,14 +1,34 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Log records with keys and values, as text on one line or as JSON."""
+"""How the master writes its log: one line for each record, for people or for programs."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+TEXT, JSON = "text", "json"
+
+#: A key and its value in the template of a message, such as ``path=%s``.
+_PAIR = re.compile(r"(\w+)=%[-+ #0-9.]*[a-zA-Z]")
+
+
+def configure(level: str, form: str = TEXT) -> None:
+    """Send the log to standard error.
+
+    :param level: debug, info, warning or error.
+    :param form: text or json.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == JSON else OneLineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
 
 
 class Event:
@@ -33,31 +53,61 @@ class Event:
         return " ".join([self.name, *pairs])
 
 
+class OneLineFormatter(logging.Formatter):
+    """Writes a record, its traceback included, on one line: time in UTC, level, logger, text."""
+
+    converter = time.gmtime
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s event=%(message)s",
+            "%Y-%m-%dT%H:%M:%S",
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's one line."""
+        return (
+            super().format(record).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        )
+
+
 class JsonFormatter(logging.Formatter):
     """Writes each record as one JSON object on one line.
 
-    Its keys are ``time`` (UTC), ``level``, ``logger`` and ``event``, then those of the event, and
-    ``exception`` with a traceback.
+    Its keys are ``time`` (UTC), ``level``, ``logger`` and ``event``, then those of the event or the
+    pairs of the message, and ``exception`` with a traceback.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
+        event, pairs = _parts(record)
         document: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": event,
         }
-        if isinstance(record.msg, Event):
-            document["event"] = record.msg.name
-            document |= {
-                key: value for key, value in record.msg.fields.items() if key not in document
-            }
+        document |= {key: value for key, value in pairs.items() if key not in document}
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             document["stack"] = self.formatStack(record.stack_info)
         return json.dumps(document, default=str, ensure_ascii=False)
+
+
+def _parts(record: logging.LogRecord) -> tuple[str, Mapping[str, Any]]:
+    """Return what happened and the values of a message; the whole text when it has no pairs."""
+    if isinstance(record.msg, Event):
+        return record.msg.name, record.msg.fields
+    template, values = str(record.msg), record.args or ()
+    first = _PAIR.search(template)
+    if first is None or not isinstance(values, tuple) or "%" in template[: first.start()]:
+        return record.getMessage(), {}
+    keys = [match[1] for match in _PAIR.finditer(template)]
+    if len(keys) != len(values) or template.count("%") != len(keys):
+        return record.getMessage(), {}
+    plain = (value if isinstance(value, int | float) else str(value) for value in values)
+    return template[: first.start()].strip(), dict(zip(keys, plain, strict=True))
 
 
 def _plain(value: Any) -> str:

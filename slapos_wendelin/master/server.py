@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -89,6 +88,11 @@ class MasterServer:
         except OSError as error:
             self._database.close()
             raise _listen_error(host, port, error) from error
+
+    @property
+    def database_name(self) -> str:
+        """The database as logs name it, without a password."""
+        return self._database.name
 
     @property
     def address(self) -> tuple[str, int]:
@@ -180,26 +184,3 @@ def _listener(port: int) -> str:
 def _log_server_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
     """Send the server's own messages to the log."""
     _log.log(level, "server message=%s", msg.strip(), exc_info=traceback)
-
-
-def log_formatter() -> logging.Formatter:
-    """Return a formatter that writes each record on one line: time in UTC, level, logger, text."""
-    return _OneLineFormatter()
-
-
-class _OneLineFormatter(logging.Formatter):
-    """Writes a record, its traceback included, on one line."""
-
-    converter = time.gmtime
-
-    def __init__(self) -> None:
-        super().__init__(
-            "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s event=%(message)s",
-            "%Y-%m-%dT%H:%M:%S",
-        )
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record's one line."""
-        return (
-            super().format(record).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        )

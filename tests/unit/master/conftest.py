@@ -13,7 +13,7 @@ import pytest
 from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
 from hypothesis import settings
-from master_cloud import Cloud
+from master_cloud import Cloud, serving
 from planning import make_template
 from secure_cloud import SecureCloud
 from slapos_command import stop_supervisord, write_configuration
@@ -58,15 +58,12 @@ def location(
 def cloud(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     # How long an idle server takes to see that it shall stop, in seconds.
     monkeypatch.setattr(HTTPServer, "expiration_interval", 0.02)
-    server = MasterServer(location, "127.0.0.1", 0, plain=True)
-    with serving(server):
-        running = Cloud(server.url)
-        yield running
-        running.client.close()
+    with serving(location) as served:
+        yield served
 
 
 @contextmanager
-def serving(server: MasterServer) -> Iterator[None]:
+def running(server: MasterServer) -> Iterator[None]:
     """Run a server in a thread."""
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -85,10 +82,10 @@ def secure_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureClo
         patch.setattr(HTTPServer, "expiration_interval", 0.02)
         authority = Authority(folder / "authority")
         server = MasterServer(folder / "master.sqlite", "127.0.0.1", 0, authority=authority)
-        with serving(server):
-            running = SecureCloud(server, authority, folder)
-            yield running
-            running.close()
+        with running(server):
+            cloud = SecureCloud(server, authority, folder)
+            yield cloud
+            cloud.close()
 
 
 @pytest.fixture

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import slapos.slap
 from slapos.util import dumps
 
 from slapos_wendelin.master.client import MasterClient
+from slapos_wendelin.master.server import MasterServer
 
 RELEASE = "https://example.org/software/neo/software.cfg"
 
@@ -76,3 +81,18 @@ class Cloud:
         """Return the timestamp of an instance's partition, in microseconds."""
         text = self.partition(instance).getInstanceParameterDict()["timestamp"]
         return int(text.replace(".", ""))
+
+
+@contextmanager
+def serving(location: Path | str) -> Iterator[Cloud]:
+    """Run a master in this process, in clear, for as long as the block runs."""
+    server = MasterServer(location, "127.0.0.1", 0, plain=True)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    running = Cloud(server.url)
+    try:
+        yield running
+    finally:
+        running.client.close()
+        server.stop()
+        thread.join()

@@ -28,7 +28,7 @@ from slapos_wendelin.master.models import Change, Instance
 from slapos_wendelin.master.xml_writer import dump
 
 COMPUTERS = ("paris", "tokyo")
-NAMES = ("cluster", "storage", "worker")
+NAMES = ("cluster", "storage", "worker", "shared")
 PLACES = [(computer, f"slappart{index}") for computer in COMPUTERS for index in range(3)]
 
 REQUESTS = st.fixed_dictionaries(
@@ -49,6 +49,28 @@ REQUESTS = st.fixed_dictionaries(
         ),
     }
 )
+ROOT = ("paris", "slappart0")
+
+
+def request_of(reference: str, computer: str, *, shared: bool = False) -> dict[str, str]:
+    return {
+        "software_release": "release-1",
+        "partition_reference": reference,
+        "partition_parameter_xml": dumps({"a": "1"}).decode(),
+        "filter_xml": dumps({"computer_guid": computer}).decode(),
+        "shared_xml": dumps(shared).decode(),
+        "state": dumps("started").decode(),
+    }
+
+
+TREE = [
+    (request_of("cluster", "paris"), None),
+    (request_of("storage", "tokyo"), ROOT),
+    (request_of("worker", "tokyo"), ROOT),
+    (request_of("shared", "tokyo", shared=True), ROOT),
+    (request_of("deeper", "paris"), ("tokyo", "slappart0")),
+]
+
 REQUESTERS = st.sampled_from([None, None, *PLACES])
 REPORTS = st.sampled_from(
     [
@@ -63,11 +85,11 @@ REPORTS = st.sampled_from(
             "setComputerPartitionConnectionXml",
             {
                 "connection_xml": dumps({"url": "c"}).decode(),
-                "slave_reference": "SOFTINST-2",
+                "slave_reference": "SOFTINST-4",
             },
         ),
         ("softwareInstanceRename", {"new_name": "renamed"}),
-        ("softwareInstanceRename", {"new_name": "shared", "slave_reference": "SOFTINST-2"}),
+        ("softwareInstanceRename", {"new_name": "shared", "slave_reference": "SOFTINST-4"}),
         (
             "updateComputerPartitionRelatedInstanceList",
             {"instance_reference_xml": dumps(["storage"]).decode()},
@@ -89,12 +111,15 @@ OPERATIONS = st.one_of(
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a database with two computers."""
+    """Give a database with two computers and a tree on both, one instance of it shared."""
     path = tmp_path_factory.mktemp("template") / "master.sqlite"
     database = Database(path)
     client = Client(database)
     for computer in COMPUTERS:
         client.format(computer, 3)
+    for form, requester in TREE:
+        client.request(form, requester)
+        client.check()
     database.close()
     return path
 
@@ -168,12 +193,16 @@ def started(template: Path) -> Iterator[Client]:
     with TemporaryDirectory() as folder:
         shutil.copy(template, folder)
         database = Database(Path(folder) / template.name)
-        yield Client(database)
+        client = Client(database)
+        for form, requester in TREE:
+            client.request(form, requester)
+        client.check()
+        yield client
         database.close()
 
 
 @settings(max_examples=30, deadline=None)
-@given(operations=st.lists(OPERATIONS, min_size=2, max_size=12))
+@given(operations=st.lists(OPERATIONS, min_size=1, max_size=8))
 def test_kept_answers_are_those_that_would_be_made_anew(
     template: Path, operations: list[tuple[str, ...]]
 ):

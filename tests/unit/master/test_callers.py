@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import serving
+from conftest import running
 from secure_cloud import Caller, SecureCloud
 
 from slapos_wendelin.certificates import Subject
@@ -29,7 +29,7 @@ def second_master(secure_cloud: SecureCloud) -> Iterator[MasterServer]:
         0,
         authority=Authority(secure_cloud.authority.folder),
     )
-    with serving(server):
+    with running(server):
         yield server
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+from database_servers import on_every_database
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -178,8 +179,9 @@ TwoMasters.TestCase.settings = settings(max_examples=60, stateful_step_count=20,
 TestTwoMasters = TwoMasters.TestCase
 
 
-def test_a_computer_is_lost_and_found_without_a_change_of_its_row(tmp_path: Path):
-    database = Database(tmp_path / "master.sqlite")
+@on_every_database
+def test_a_computer_is_lost_and_found_without_a_change_of_its_row(location: Path | str):
+    database = Database(location)
     silent = set()
     cache = FleetCache(lambda reference, _: reference in silent, lost_after=0.0)
     with database.writing() as session:

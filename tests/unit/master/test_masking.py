@@ -56,7 +56,7 @@ def database(three_computers: Path) -> Iterator[Database]:
 
 def answers(database: Database, kind: str | None) -> list[str]:
     """Return what the endpoints give to a caller of a kind; None for who calls from loopback."""
-    application = create_application(database)
+    application = create_application(database, is_plain=True)
     if kind is not None:
 
         @application.before_request

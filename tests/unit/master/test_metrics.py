@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from database_servers import on_every_database
 from master_cloud import Cloud
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,6 +38,7 @@ def samples(cloud: Cloud) -> dict[tuple, float]:
     return scrape(answer.text)
 
 
+@on_every_database
 def test_the_cloud_is_told_as_it_is(cloud: Cloud):
     cloud.add_computer("paris-1", partitions=3, datacenter="paris")
     cloud.add_computer("paris-2", partitions=2, datacenter="paris")

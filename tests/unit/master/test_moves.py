@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+from database_servers import on_every_database
 from master_cloud import RELEASE, Cloud
 
 from slapos_wendelin.master.client import MasterAnswerError, NotFoundError
@@ -40,6 +41,7 @@ def test_a_moved_instance_keeps_its_guid_and_runs_elsewhere(cloud: Cloud, tree):
     assert states(cloud, "osaka")["slappart0"] == "started"
 
 
+@on_every_database
 def test_the_partition_that_was_left_is_wiped_and_then_free(cloud: Cloud, tree):
     _, child = tree
     cloud.client.move(child.getInstanceGuid())

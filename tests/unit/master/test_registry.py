@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from database_servers import on_every_database
 from master_cloud import Cloud
 from requests.adapters import HTTPAdapter
 from slapos.collect.reporter import Journal
@@ -149,10 +150,11 @@ def test_a_computer_that_waits_for_work_is_not_lost_meanwhile(hasty_cloud: Cloud
     assert not hasty_cloud.client.computer("paris")["lost"]
 
 
-def test_contacts_are_in_the_database_for_other_masters(cloud: Cloud, tmp_path: Path):
+@on_every_database
+def test_contacts_are_in_the_database_for_other_masters(cloud: Cloud, location: Path | str):
     cloud.add_computer("paris")
     cloud.client.wait_due("paris")
-    other = MasterServer(tmp_path / "master.sqlite", "127.0.0.1", 0, plain=True)
+    other = MasterServer(location, "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=other.serve)
     thread.start()
     try:
@@ -365,6 +367,7 @@ def test_a_computer_with_instances_is_not_removed(cloud: Cloud):
         cloud.client.remove_computer("paris")
 
 
+@on_every_database
 def test_a_removed_computer_stays_known_and_may_not_come_back_by_itself(cloud: Cloud):
     cloud.add_computer("paris")
     assert cloud.client.remove_computer("paris")["state"] == "removed"
