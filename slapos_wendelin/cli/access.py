@@ -45,7 +45,12 @@ class ComputerTokenCommand(AccessCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the computer and where it is."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("computer", help="the reference that the computer will have")
+        parser.add_argument(
+            "computer",
+            nargs="?",
+            default="",
+            help="the reference that the computer will have (default: it names itself)",
+        )
         for name in _PLACE:
             parser.add_argument(f"--{name}", metavar="NAME", help=f"its {name}")
         parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
@@ -67,7 +72,8 @@ class ComputerTokenCommand(AccessCommand):
         answer = master.make_token(
             "computer", args.computer, lifetime=args.lifetime, replace=args.replace, **values
         )
-        command = f"slapos node register {args.computer} --master-url {master.url}/"
+        name = args.computer or "NAME"
+        command = f"slapos node register {name} --master-url {master.url}/"
         return _print_token(answer, command, as_json=args.json)
 
 
@@ -202,7 +208,8 @@ def _print_token(answer: Document, command: str, *, as_json: bool) -> int:
         print_json(answer)
         return 0
     print(f"{command} --token {answer['token']}")
-    print(f"  good until {answer['expires_at']}, once, for {answer['kind']} {answer['name']}")
+    name = answer["name"] or "of any name"
+    print(f"  good until {answer['expires_at']}, once, for {answer['kind']} {name}")
     return 0
 
 

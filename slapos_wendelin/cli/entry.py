@@ -20,7 +20,6 @@ from typing import Any
 from slapos.cli import entry
 
 from slapos_wendelin import slap_trust
-from slapos_wendelin.cli import access
 from slapos_wendelin.cli.catalog import CatalogCommand, ProductCommand
 from slapos_wendelin.cli.cluster_status import StatusCommand
 from slapos_wendelin.cli.computer import (
@@ -30,22 +29,16 @@ from slapos_wendelin.cli.computer import (
     ShowCommand,
     UncordonCommand,
 )
-from slapos_wendelin.cli.configure_client import ConfigureClientCommand
 from slapos_wendelin.cli.history import HistoryCommand
-from slapos_wendelin.cli.master_token import MasterTokenCommand
 from slapos_wendelin.cli.moving import DrainCommand, MoveCommand
-from slapos_wendelin.cli.node_register import RegisterCommand
 from slapos_wendelin.cli.planning import PlanCommand
 from slapos_wendelin.cli.request import RequestCommand
 from slapos_wendelin.cli.rollback import RollbackCommand
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.trust import AUTHORITY_VARIABLE
 
 COMMANDS = {
     "request": RequestCommand,
-    "certificate list": access.CertificateListCommand,
-    "certificate revoke": access.CertificateRevokeCommand,
     "cluster catalog": CatalogCommand,
     "cluster history": HistoryCommand,
     "cluster plan": PlanCommand,
@@ -58,22 +51,24 @@ COMMANDS = {
     "computer remove": RemoveCommand,
     "computer set": SetCommand,
     "computer show": ShowCommand,
-    "computer token": access.ComputerTokenCommand,
     "computer uncordon": UncordonCommand,
-    "configure client": ConfigureClientCommand,
-    "master token": MasterTokenCommand,
-    "node register": RegisterCommand,
-    "user list": access.UserListCommand,
-    "user remove": access.UserRemoveCommand,
-    "user role": access.UserRoleCommand,
-    "user token": access.UserTokenCommand,
 }
 
-#: Where the commands are that only the master's machine needs: their many imports would slow down
-#: all the others.
-MASTER_COMMANDS = {
+#: Where the commands are that are seldom needed: their many imports would slow down all the others.
+RARE_COMMANDS = {
     f"master {name}": f"slapos_wendelin.cli.master:{name.capitalize()}Command"
     for name in ("backup", "check", "restore", "start", "unit")
+} | {
+    "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
+    "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
+    "computer token": "slapos_wendelin.cli.access:ComputerTokenCommand",
+    "configure client": "slapos_wendelin.cli.configure_client:ConfigureClientCommand",
+    "master token": "slapos_wendelin.cli.master_token:MasterTokenCommand",
+    "node register": "slapos_wendelin.cli.node_register:RegisterCommand",
+    "user list": "slapos_wendelin.cli.access:UserListCommand",
+    "user remove": "slapos_wendelin.cli.access:UserRemoveCommand",
+    "user role": "slapos_wendelin.cli.access:UserRoleCommand",
+    "user token": "slapos_wendelin.cli.access:UserTokenCommand",
 }
 
 
@@ -114,9 +109,13 @@ def _ready_to_call(fetch_config: Any) -> Any:
         named = configuration.get("slapos", "master_ca_file", fallback="")
         if named:
             os.environ[AUTHORITY_VARIABLE] = str(Path(named).expanduser().absolute())
-        files = [_path(configuration, option) for option in ("cert_file", "key_file")]
         url = configuration.get("slapos", "master_url", fallback="")
-        renew_if_possible(url, certificate=files[0], key=files[1])
+        if url.startswith("https:"):
+            # In clear there are no certificates, and no need for these imports.
+            from slapos_wendelin.joining import renew_if_possible  # noqa: PLC0415
+
+            files = [_path(configuration, option) for option in ("cert_file", "key_file")]
+            renew_if_possible(url, certificate=files[0], key=files[1])
         return configuration
 
     return fetch
@@ -137,7 +136,7 @@ def main() -> int:
     application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)
-    for name, place in MASTER_COMMANDS.items():
+    for name, place in RARE_COMMANDS.items():
         application.command_manager.commands[name] = EntryPoint(name, place, "slapos.cli")
     return int(application.run(sys.argv[1:] or ["-h"]) or 0)
 

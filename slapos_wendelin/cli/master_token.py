@@ -15,6 +15,7 @@ from slapos.cli.command import Command
 
 from slapos_wendelin.cli.access import duration
 from slapos_wendelin.cli.master_command import print_json
+from slapos_wendelin.master.__main__ import add_database_option
 from slapos_wendelin.master.admission import LIFETIME, Invitation, make_token
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.database import Database
@@ -30,9 +31,7 @@ class MasterTokenCommand(Command):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("user", help="the user's name")
         parser.add_argument("--role", choices=("operator", "viewer"), default="operator")
-        parser.add_argument(
-            "--database", required=True, metavar="FILE|URL", help="the master's database"
-        )
+        add_database_option(parser)
         parser.add_argument(
             "--authority", required=True, type=Path, help="the folder of the master's authority"
         )
