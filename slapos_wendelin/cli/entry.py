@@ -13,7 +13,9 @@ import argparse
 import configparser
 import os
 import sys
+from collections.abc import Collection
 from importlib.metadata import EntryPoint
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,40 @@ RARE_COMMANDS = {
 class Application(entry.SlapOSApp):
     """slapos.core's, whose commands know the master's authority and tell our errors briefly."""
 
+    def run(self, argv: list[str]) -> int:
+        """Run a command; ``COMMAND --help`` tells of the command, not of all of them."""
+        words = list(takewhile(lambda each: not each.startswith("-"), argv))
+        if words and {"-h", "--help"} & set(argv):
+            name = longest_command(self.command_manager.commands, words)
+            if name in self.command_manager.commands:
+                argv = ["help", *name.split()]
+            elif name:
+                return self._tell_group(name)
+        return int(super().run(argv) or 0)
+
+    def _tell_group(self, name: str) -> int:
+        """Tell of the commands that begin with the same words."""
+        for each in sorted(self.command_manager.commands):
+            if each.startswith(f"{name} "):
+                command = self.command_manager.find_command(each.split())[0](self, None)
+                self.stdout.write(f"{each:<18}  {command.get_description().splitlines()[0]}\n")
+        return 0
+
     def prepare_to_run_command(self, cmd: Any) -> None:
         """Prepare a command just before it runs."""
         super().prepare_to_run_command(cmd)
         cmd.run = _briefly(cmd.run)
         if hasattr(cmd, "fetch_config"):
             cmd.fetch_config = _ready_to_call(cmd.fetch_config)
+
+
+def longest_command(commands: Collection[str], words: list[str]) -> str:
+    """Return the name of a command, or of a group of them, at the beginning of some words."""
+    for length in range(len(words), 0, -1):
+        name = " ".join(words[:length])
+        if name in commands or any(each.startswith(f"{name} ") for each in commands):
+            return name
+    return ""
 
 
 def _briefly(run: Any) -> Any:
@@ -138,7 +168,7 @@ def main() -> int:
         application.command_manager.add_command(name, command)
     for name, place in RARE_COMMANDS.items():
         application.command_manager.commands[name] = EntryPoint(name, place, "slapos.cli")
-    return int(application.run(sys.argv[1:] or ["-h"]) or 0)
+    return application.run(sys.argv[1:] or ["-h"])
 
 
 if __name__ == "__main__":

@@ -193,7 +193,8 @@ def _tell_database_error(error: OperationalError) -> Response:
     return _answer(
         503,
         f"the master's database fails: {error.orig}",
-        "nothing was changed; look at the disk of the master and send the request again",
+        "nothing was changed; free space on the disk of the database, or look at its server, and"
+        " send the request again",
     )
 
 

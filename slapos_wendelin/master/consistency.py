@@ -18,6 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import JSON, Connection, Table, Text, func, select, text
 from sqlalchemy import cast as sql_cast
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, SOFTWARE_STATES
@@ -66,9 +67,17 @@ class Finding:
 def check(session: Session) -> list[Finding]:
     """Return all that is wrong in one state of the database."""
     connection = session.connection()
-    findings = [*_file_faults(connection), *_table_faults(connection)]
+    findings = _file_faults(connection)
     if findings:
-        # With pages or tables in disorder nothing else can be believed.
+        # With pages in disorder nothing else can be believed.
+        return findings
+    differences = _differences(connection)
+    findings += [
+        Finding("table", f"the tables are not those of this version: {each}", _RESTORE)
+        for each in differences
+    ]
+    if any(each[0] in {"add_table", "add_column"} for each in differences):
+        # Something is missing that is looked at below.
         return findings
     findings += [*_unreadable(connection), *_lost_references(connection)]
     if any(finding.rule == "value" for finding in findings):
@@ -109,20 +118,25 @@ def _rows(connection: Connection, model: type[Base]) -> dict[int, Any]:
     return {row.id: row for row in connection.execute(select(table).order_by(table.c.id))}
 
 
-def _file_faults(connection: Connection) -> Iterator[Finding]:
+def _file_faults(connection: Connection) -> list[Finding]:
     """Find pages that SQLite cannot read."""
     if connection.dialect.name != "sqlite":
-        return
-    for line in connection.execute(text("PRAGMA integrity_check")).scalars():
-        if line != "ok":
-            yield Finding("file", f"the file is damaged: {' '.join(line.split())}", _RESTORE)
+        return []
+    try:
+        lines = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+    except DatabaseError as error:
+        lines = [str(error.orig)]
+    return [
+        Finding("file", f"the file is damaged: {' '.join(line.split())}", _RESTORE)
+        for line in lines
+        if line != "ok"
+    ]
 
 
-def _table_faults(connection: Connection) -> Iterator[Finding]:
-    """Find tables, columns and indexes that are not those of this version."""
+def _differences(connection: Connection) -> list[Any]:
+    """Return what makes tables, columns and indexes others than those of this version."""
     context = MigrationContext.configure(connection, opts={"compare_type": False})
-    for difference in compare_metadata(context, Base.metadata):
-        yield Finding("table", f"the tables are not those of this version: {difference}", _RESTORE)
+    return list(compare_metadata(context, Base.metadata))
 
 
 def _unreadable(connection: Connection) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ the next one, in a savepoint of its own. The last one commits, and all are answe
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from slapos_wendelin.master.history import WHO, HistorySession
 #: wait for others to come in, in seconds.
 _LARGEST_GROUP = 64
 _LONGEST_GROUP = 0.05
+
+#: The savepoint in which a member of a group makes its changes.
+_SAVEPOINT = "member"
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +104,7 @@ class _Group:
         self._began = time.monotonic()
         self._members = 0
         self._lost = False
-        self._error: SQLAlchemyError | None = None
+        self._error: BaseException | None = None
         self._ended = threading.Event()
         try:
             self._transaction = connection.begin()
@@ -115,8 +119,13 @@ class _Group:
 
         The first one needs no savepoint: when it fails there is nothing else to keep.
         """
-        savepoint = self._connection.begin_nested() if self._members else None
-        session = HistorySession(self._connection, join_transaction_mode="rollback_only")
+        is_first = self._members == 0
+        if not is_first:
+            self._execute(f"SAVEPOINT {_SAVEPOINT}")
+        session = HistorySession(
+            self._connection,
+            join_transaction_mode="rollback_only" if is_first else "create_savepoint",
+        )
         session.info[WHO] = who
         start_numbers(session, self._first, self._number)
         kept = False
@@ -125,15 +134,15 @@ class _Group:
             session.flush()
             if keep:
                 session.commit()
-                if savepoint is not None:
-                    savepoint.commit()
+                if not is_first:
+                    self._execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
                 self._members += 1
                 kept = True
         finally:
             self._number = taken_number(session)
             session.close()
             if not kept:
-                self._undo(None if savepoint is None else savepoint.rollback)
+                self._undo(is_first=is_first)
 
     def is_over(self) -> bool:
         """Whether nothing should be added any more."""
@@ -147,9 +156,11 @@ class _Group:
         """Commit, and let those go who wait for that."""
         try:
             if self._lost:
-                self._transaction.rollback()
+                if self._transaction.is_active:
+                    self._transaction.rollback()
             else:
                 keep_numbers(self._connection, self._first, self._number)
+                self._check_open()
                 self._transaction.commit()
         except SQLAlchemyError as error:
             self._fail(error)
@@ -158,27 +169,41 @@ class _Group:
             self._ended.set()
 
     def wait(self) -> None:
-        """Return when the changes are on disk; raise what kept them from it."""
-        self._ended.wait()
-        if isinstance(self._error, OperationalError) and self._error.orig is not None:
-            # Each thread raises an error of its own: a traceback belongs to one.
-            raise OperationalError(None, None, self._error.orig) from self._error
-        if self._error is not None:
-            raise self._error
+        """Return when the changes are on disk; raise what kept them from it.
 
-    def _undo(self, rollback: object) -> None:
+        :raises OperationalError: with the fault of the database as its origin.
+        """
+        self._ended.wait()
+        if self._error is not None:
+            # Each thread raises an error of its own: a traceback belongs to one.
+            raise OperationalError(None, None, self._error) from self._error
+
+    def _undo(self, *, is_first: bool) -> None:
         """Undo the changes of a member that failed or was a trial."""
-        if not callable(rollback):
+        if is_first:
             self._lost = True
             return
         try:
-            rollback()
+            self._execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         except SQLAlchemyError as error:
             # Some faults, such as a full disk, undo the whole transaction.
             self._fail(error)
+
+    def _execute(self, statement: str) -> None:
+        """Execute a statement about the transaction past SQLAlchemy, which would hide its fault."""
+        self._check_open()
+        self._connection.exec_driver_sql(statement)
+
+    def _check_open(self) -> None:
+        """Raise when SQLite has ended the transaction by itself; every statement would be one."""
+        connection = self._connection.connection.dbapi_connection
+        if isinstance(connection, sqlite3.Connection) and not connection.in_transaction:
+            fault = sqlite3.OperationalError("the transaction was undone by the database")
+            raise OperationalError(None, None, fault)
 
     def _fail(self, error: SQLAlchemyError) -> None:
         """Keep that all members' changes are lost."""
         _log.error("changes lost requests=%d error=%s", self._members, error)
         self._lost = True
-        self._error = self._error or error
+        if self._error is None:
+            self._error = getattr(error, "orig", None) or error

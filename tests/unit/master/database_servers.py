@@ -49,6 +49,7 @@ class DatabaseServer:
             if os.getuid() == 0:
                 shutil.chown(self.folder, _USER)
             self._run(self.preparation())
+            self.configure()
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
                     _as_user(self.command()), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -69,12 +70,15 @@ class DatabaseServer:
         """Return the URL of a new, empty database."""
         self._databases += 1
         name = f"master{self._databases}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def preparation(self) -> list[str]:
         """Return the command that makes the files."""
         raise NotImplementedError
+
+    def configure(self) -> None:
+        """Change what the files say before the server runs."""
 
     def command(self) -> list[str]:
         """Return the command that runs the server."""
@@ -84,7 +88,7 @@ class DatabaseServer:
         """Return the URL of a database."""
         raise NotImplementedError
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
         """Execute a statement in the database that every server has."""
         engine = create_engine(database_url(self.url("")), isolation_level="AUTOCOMMIT")
         try:
@@ -98,7 +102,7 @@ class DatabaseServer:
         deadline = time.monotonic() + _PATIENCE
         while self._process is not None and self._process.poll() is None:
             try:
-                self._execute("SELECT 1")
+                self.execute("SELECT 1")
             except SQLAlchemyError:
                 if time.monotonic() > deadline:
                     break
@@ -169,6 +173,11 @@ class PostgresqlServer(DatabaseServer):
             "--locale=C",
             "--no-sync",
         ]
+
+    def configure(self) -> None:
+        # The user slapos has to give its password.
+        access = self.folder / "data" / "pg_hba.conf"
+        access.write_text(f"local all slapos scram-sha-256\n{access.read_text()}")
 
     def command(self) -> list[str]:
         return [

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,25 +149,6 @@ def test_a_half_sent_request_changes_nothing_and_harms_nobody(cloud: Cloud):
         )
         assert cloud.client.health() == {"status": "ok"}
     assert cloud.client.status()["software"] == []
-
-
-def test_a_full_disk_refuses_changes_and_lets_computers_read_then_recovers(
-    cloud: Cloud, tmp_path: Path
-):
-    cloud.add_computer("paris", partitions=2)
-    cloud.request("cluster")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = max(each.stat().st_size for each in tmp_path.iterdir())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
-    try:
-        with pytest.raises(slapos.slap.ServerError, match="nothing was changed; look at the disk"):
-            cloud.request("second", partition_parameter_kw={"_": "x" * 100_000})
-        assert len(cloud.slap.registerComputer("paris").getComputerPartitionList()) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [each["reference"] for each in cloud.client.instances()] == ["cluster"]
-    cloud.request("second", partition_parameter_kw={"_": "x" * 100_000})
-    assert len(cloud.client.instances()) == 2
 
 
 @pytest.mark.parametrize(

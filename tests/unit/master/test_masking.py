@@ -5,18 +5,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from flask import g
-from planning import carry_out, copy_of, plan, wanted
+from secure_cloud import RELEASE, SecureCloud
 
-from slapos_wendelin.master.application import create_application
-from slapos_wendelin.master.context import VIEWER, Caller
-from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.masking import HIDDEN, is_secret, masked
-from slapos_wendelin.master.plans import PlannedRequest
 
 
 @pytest.mark.parametrize(
@@ -46,36 +39,24 @@ def test_secrets_are_hidden_however_deep_they_are():
     assert hidden["password"] == ""
 
 
-@pytest.fixture
-def database(three_computers: Path) -> Iterator[Database]:
-    with copy_of(three_computers) as made:
-        parameters = {"_": json.dumps({"password": "s3cret", "size": 3})}
-        carry_out(made, PlannedRequest(wanted(parameters=parameters)))
-        yield made
-
-
-def answers(database: Database, kind: str | None) -> list[str]:
-    """Return what the endpoints give to a caller of a kind; None for who calls from loopback."""
-    application = create_application(database, is_plain=True)
-    if kind is not None:
-
-        @application.before_request
-        def call_as_kind() -> None:
-            g.caller = Caller(kind, "vera", "127.0.0.1")
-
-    client = application.test_client()
-    history = client.get("/v1/history?instance=cluster")
-    change = history.json["changes"][0]["id"]
-    others = [
-        client.get(f"/v1/{path}") for path in (f"history/{change}/request/cluster", "plans/1")
-    ]
-    assert [each.status_code for each in (history, *others)] == [200, 200, 200]
-    return [each.text for each in (history, *others)]
-
-
-def test_an_operator_sees_secrets_and_a_viewer_does_not(database: Database):
-    plan(database, PlannedRequest(wanted(parameters={"_": json.dumps({"password": "s3cret2"})})))
-    assert all("s3cret" in text for text in answers(database, None))
-    for text in answers(database, VIEWER):
-        assert "s3cret" not in text
-        assert HIDDEN in text
+def test_a_viewer_sees_history_and_plans_but_no_secret(secure_cloud: SecureCloud):
+    cloud = secure_cloud
+    cloud.add_computer("paris")
+    cloud.request("cluster", partition_parameter_kw={"_": json.dumps({"password": "s3cret"})})
+    planned = cloud.operator.client.make_plan(
+        {
+            "reference": "cluster",
+            "release_url": RELEASE,
+            "parameters": {"_": json.dumps({"password": "s3cret2"})},
+        }
+    )
+    change = cloud.operator.client.history(instance="cluster")["changes"][0]["id"]
+    for path in (
+        "v1/history?instance=cluster",
+        f"v1/history/{change}/request/cluster",
+        f"v1/plans/{planned['plan']}",
+    ):
+        assert "s3cret" in cloud.operator.ask("GET", path).text
+        shown = cloud.viewer.ask("GET", path).text
+        assert "s3cret" not in shown
+        assert HIDDEN in shown
