@@ -210,7 +210,7 @@ class BackupFile:
         self.rows: dict[str, int] = {}
         table = ""
         with self._lines() as lines:
-            header = _header(path, next(lines, b""))
+            header = self._header(next(lines, b""))
             digest.update(header.line)
             for line in lines:
                 if last:
@@ -276,6 +276,20 @@ class BackupFile:
                 rest[0] = line
                 return
             yield dict(zip(columns, cast("list[Any]", self._value(line)), strict=True))
+
+    def _header(self, line: bytes) -> _Header:
+        """Return the first line.
+
+        :raises BackupError: when the file is damaged, is no backup, or is of another version.
+        """
+        try:
+            return _header(self._path, line)
+        except BackupError:
+            # gzip knows only at the end of a file that its beginning is damaged.
+            with self._lines(), gzip.open(self._path, "rb") as stream:
+                while stream.read(_LARGEST_FILE):
+                    pass
+            raise
 
     @contextmanager
     def _lines(self) -> Iterator[Iterator[bytes]]:

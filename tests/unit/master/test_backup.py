@@ -27,9 +27,13 @@ from sqlalchemy import select
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.backup import BackupFile, tables
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import BackupError
 from slapos_wendelin.master.models import Product
 
 Location = Path | str
+
+#: The bytes before what is compressed: a changed date there harms nothing.
+_GZIP_HEADER = 10
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +203,18 @@ def test_a_damaged_backup_is_refused_and_nothing_changed(
     assert slapos_master("restore", file, "--database", location, "--replace", "--yes") == 1
     assert message in capsys.readouterr().err
     assert rows(location) == before
+
+
+def test_a_bit_that_changed_anywhere_is_found(location: Location, tmp_path: Path):
+    fill(location)
+    file = tmp_path / "backup"
+    assert slapos_master("backup", file, "--database", location) == 0
+    content = file.read_bytes()
+    for place in range(_GZIP_HEADER, len(content)):
+        changed = bytes([content[place] ^ 1 << place % 8])
+        file.write_bytes(content[:place] + changed + content[place + 1 :])
+        with pytest.raises(BackupError, match="is damaged"):
+            BackupFile(file)
 
 
 @on_every_database
