@@ -31,6 +31,9 @@ _BEGIN = "wendelin_begin"
 
 _BUSY_TIMEOUT = 30.0  # seconds
 
+#: How long a process leaves the lock to others after its turn, in seconds.
+_YIELD = 0.0005
+
 #: How long another master may take to start, in seconds.
 _STARTING = 5.0
 
@@ -88,7 +91,7 @@ class Database:
         except BaseException:
             self._release()
             raise
-        self._writer = Writer(self._writing)
+        self._writer = Writer(self._writing, self._file_lock)
         self._watcher = Watcher(self.reading, self.board)
 
     @staticmethod
@@ -220,7 +223,12 @@ event.listen(ReadingSession, "before_flush", _refuse_changes)
 
 
 class FileLock:
-    """The lock beside a SQLite file: masters share it; who replaces the file holds it alone."""
+    """The locks beside a SQLite file.
+
+    Masters share the lock of the whole file beside it, and who replaces the database holds that
+    alone. One byte of it is the turn of the master that writes: they queue for it, where SQLite
+    would let each try again and again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Make the file, for its owner only, and share its lock.
@@ -228,6 +236,7 @@ class FileLock:
         :raises DatabaseError: when the file cannot be made, or somebody replaces it.
         """
         self._path = path
+        self._given_at = 0.0
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -255,6 +264,18 @@ class FileLock:
             yield
         finally:
             self.share(_STARTING)
+
+    def take(self) -> None:
+        """Wait for this process's turn to write."""
+        # One that has just had it lets those go first who wait.
+        if time.monotonic() - self._given_at < _YIELD:
+            time.sleep(_YIELD)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
+
+    def give(self) -> None:
+        """Let another process write."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+        self._given_at = time.monotonic()
 
     def release(self) -> None:
         """Give the lock back."""

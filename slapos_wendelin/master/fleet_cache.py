@@ -228,7 +228,8 @@ def _partitions(
     offered, unused = (_OFFERED, _UNUSED) if few is None else (_OFFERED_OF_FEW, _UNUSED_OF_FEW)
     connection = session.connection()
     capacity = dict(connection.execute(offered, few).tuples().all())
-    for computer, reference in connection.execute(unused, few):
+    # All at once: a row at a time costs three times as much.
+    for computer, reference in connection.execute(unused, few).all():
         free.setdefault(computer, []).append(reference)
     return free, capacity
 

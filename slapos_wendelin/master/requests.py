@@ -9,14 +9,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import expect_changes, touch_instance
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
-from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import ServiceLevel
 
 _LIVE = select(Instance.id).where(
@@ -24,6 +24,9 @@ _LIVE = select(Instance.id).where(
     Instance.reference == bindparam("reference"),
     Instance.live.is_(True),
 )
+
+#: Loads with an instance what is looked at in every request for it.
+_WITH_PLACE = joinedload(Instance.partition).joinedload(Partition.computer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def find_instance_of(
     # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
     session.flush()
     row = session.connection().scalar(_LIVE, {"tree": tree, "reference": reference})
-    return None if row is None else session.get_one(Instance, row)
+    return None if row is None else session.get_one(Instance, row, options=[_WITH_PLACE])
 
 
 def _check_kind(request: InstanceRequest, instance: Instance | None) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -215,14 +216,19 @@ def test_kept_answers_are_those_that_would_be_made_anew(
             client.repeat(number)
 
 
-def test_a_repeated_request_takes_no_write_lock_and_writes_nothing(template: Path):
+@pytest.mark.parametrize("name", ["keeping", "forgetful"])
+def test_a_request_that_was_sent_before_waits_for_nobody_and_writes_nothing(
+    template: Path, name: str
+):
     with started(template) as client:
         form = {"software_release": "release", "partition_reference": "cluster"}
-        client.request(form, None)
-        with client.database.writing():
+        by: FlaskClient = getattr(client, name)
+        first, second = (client.post("requestComputerPartition", form, by) for _ in range(2))
+        assert first == second
+        with client.database.writing(), ThreadPoolExecutor(1) as pool:
             # Nobody else can write now.
-            first = client.post("requestComputerPartition", form)
-            assert client.post("requestComputerPartition", form, client.forgetful) == first
+            again = pool.submit(client.post, "requestComputerPartition", form, by)
+            assert again.result(timeout=30) == first
 
 
 def test_a_computer_that_knows_its_document_is_told_that_it_is_the_same(cloud: Cloud):
