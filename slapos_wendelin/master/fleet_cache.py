@@ -227,7 +227,7 @@ def _partitions(
     few = {"computers": list(computers)} if len(computers) <= _FEW else None
     offered, unused = (_OFFERED, _UNUSED) if few is None else (_OFFERED_OF_FEW, _UNUSED_OF_FEW)
     connection = session.connection()
-    capacity = dict(connection.execute(offered, few).tuples().all())
+    capacity = {row[0]: row[1] for row in connection.execute(offered, few)}
     # All at once: a row at a time costs three times as much.
     for computer, reference in connection.execute(unused, few).all():
         free.setdefault(computer, []).append(reference)

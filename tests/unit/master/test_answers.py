@@ -225,7 +225,7 @@ def test_a_request_that_was_sent_before_waits_for_nobody_and_writes_nothing(
         by: FlaskClient = getattr(client, name)
         first, second = (client.post("requestComputerPartition", form, by) for _ in range(2))
         assert first == second
-        with client.database.writing(), ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, client.database.writing():
             # Nobody else can write now.
             again = pool.submit(client.post, "requestComputerPartition", form, by)
             assert again.result(timeout=30) == first
