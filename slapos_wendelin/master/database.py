@@ -26,8 +26,8 @@ from slapos_wendelin.master.writing import Writer
 
 _Result = TypeVar("_Result")
 
-#: The key in the execution options that asks SQLite for a write lock at once.
-_WRITING = "wendelin_writing"
+#: The key in the execution options of what begins a transaction of SQLite.
+_BEGIN = "wendelin_begin"
 
 _BUSY_TIMEOUT = 30.0  # seconds
 
@@ -83,7 +83,7 @@ class Database:
         self.board = Board()
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
-            self._reading, self._writing = _engines(self.url)
+            self._reading, self._writing, self._glancing = _engines(self.url)
             self._prepare(create=create)
         except BaseException:
             self._release()
@@ -114,6 +114,12 @@ class Database:
         """
         with Session(self._reading) as session:
             yield session
+
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """Give a connection for one statement that reads, outside of a transaction."""
+        with self._glancing.connect() as connection:
+            yield connection
 
     @contextmanager
     def writing(self, who: str = "master") -> Iterator[Session]:
@@ -313,8 +319,8 @@ def database_url(location: Path | str) -> URL:
     return url.set(drivername=driver)
 
 
-def _engines(url: URL) -> tuple[Engine, Engine]:
-    """Return the engines for reading and for writing, which share their connections.
+def _engines(url: URL) -> tuple[Engine, Engine, Engine]:
+    """Return the engines for reading, writing and single statements; they share connections.
 
     Readers see one snapshot. Writers, who come one after another, read what is committed.
     """
@@ -326,7 +332,11 @@ def _engines(url: URL) -> tuple[Engine, Engine]:
             max_overflow=64,
         )
         _make_transactional(engine)
-        return engine, engine.execution_options(**{_WRITING: True})
+        return (
+            engine,
+            engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"}),
+            engine.execution_options(**{_BEGIN: ""}),
+        )
     try:
         engine = create_engine(url, pool_size=16, max_overflow=64, pool_pre_ping=True)
     except (NoSuchModuleError, ImportError) as error:
@@ -334,6 +344,7 @@ def _engines(url: URL) -> tuple[Engine, Engine]:
     return (
         engine.execution_options(isolation_level="REPEATABLE READ"),
         engine.execution_options(isolation_level="READ COMMITTED"),
+        engine.execution_options(isolation_level="AUTOCOMMIT"),
     )
 
 
@@ -351,8 +362,9 @@ def _make_transactional(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get(_WRITING, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
 
 
 def _reason(error: SQLAlchemyDatabaseError) -> str:

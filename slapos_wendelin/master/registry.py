@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master import computers
@@ -19,6 +19,10 @@ from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, Un
 from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Partition, Software
 
 _GUID = re.compile(GUID_PREFIX + "([0-9]{1,18})")
+
+_SUPPLIED = select(Software.requested_state, Software.reported_state).where(
+    Software.computer_id == bindparam("computer"), Software.url == bindparam("url")
+)
 
 
 def computer(session: Session, reference: str) -> Computer:
@@ -162,6 +166,13 @@ def supply(session: Session, host: Computer, url: str, state: str = AVAILABLE) -
         session.flush()
         touch_software(session, found)
     return found
+
+
+def ensure_software(session: Session, host: Computer, url: str) -> None:
+    """Ask for a software release on a computer, which mostly has it already."""
+    known = session.connection().execute(_SUPPLIED, {"computer": host.id, "url": url}).first()
+    if known is None or known.requested_state != AVAILABLE or known.reported_state == "error":
+        supply(session, host, url)
 
 
 def find_software(session: Session, host: Computer, url: str) -> Software | None:

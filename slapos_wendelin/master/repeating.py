@@ -19,24 +19,28 @@ def repeated_answer() -> bytes | None:
     answer = context().answers.find(_key())
     if answer is None:
         return None
-    with context().reading() as session:
-        return answer.body if answer.is_good(session) else None
+    with context().database.glancing() as connection:
+        return answer.body if answer.is_good(connection) else None
 
 
 def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]]) -> bytes:
     """Serve a request and return the answer, which is kept when nothing was changed.
 
-    :param work: returns the answer and the instances that it was made from. It is done twice when
-        it changes something.
+    A request that was sent before seldom changes anything: it is first served in a transaction that
+    reads, and waits for nobody.
+
+    :param work: returns the answer and the instances that it was made from. It may be done twice.
     """
 
     def serve(session: Session) -> tuple[bytes, frozenset[tuple[int, int]]]:
         body, instances = work(session)
         return body, revisions(instances)
 
-    (body, made_from), changed = context().changing(serve)
+    key = _key()
+    seldom = context().answers.note(key)
+    (body, made_from), changed = context().changing(serve, seldom=seldom)
     if made_from and not changed:
-        context().answers.keep(_key(), Answer(body, made_from))
+        context().answers.keep(key, Answer(body, made_from))
     return body
 
 
