@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,34 @@ def send(
             return session.request(verb, url, **options)
         except requests.RequestException as error:
             refusal = untrusted(url, error)
+            fault = certificate_fault(certificate or None)
+            if refusal is None and fault is not None:
+                refusal = UntrustedMasterError(*fault)
             if refusal is None:
                 raise
             raise refusal from error
+
+
+def certificate_fault(certificate: str | None) -> tuple[str, str] | None:
+    """Return why a program's own certificate cannot be used, and what to do; None when it can.
+
+    Asked after a failure only: of a certificate that the master refuses, TLS tells little.
+    """
+    if certificate is None:
+        return None
+    # Most programs never fail.
+    from slapos_wendelin.certificates import CertificateError, read_certificates  # noqa: PLC0415
+
+    try:
+        own = read_certificates(Path(certificate))[0]
+    except CertificateError as error:
+        return error.message, error.remedy
+    if own.not_valid_after_utc > datetime.now(UTC):
+        return None
+    return (
+        f"the certificate {certificate} has ended on {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+        "ask an operator for a token and join again",
+    )
 
 
 def untrusted(url: str, error: requests.RequestException) -> UntrustedMasterError | None:

@@ -13,7 +13,9 @@ import argparse
 import configparser
 import os
 import sys
+from collections.abc import Collection
 from importlib.metadata import EntryPoint
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +56,61 @@ COMMANDS = {
     "computer uncordon": UncordonCommand,
 }
 
-#: Where the commands are that only the master's machine needs: their many imports would slow down
-#: all the others.
-MASTER_COMMANDS = {
+#: Where the commands are that are seldom needed: their many imports would slow down all the others.
+RARE_COMMANDS = {
     f"master {name}": f"slapos_wendelin.cli.master:{name.capitalize()}Command"
     for name in ("backup", "check", "restore", "start", "unit")
+} | {
+    "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
+    "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
+    "computer token": "slapos_wendelin.cli.access:ComputerTokenCommand",
+    "configure client": "slapos_wendelin.cli.configure_client:ConfigureClientCommand",
+    "master token": "slapos_wendelin.cli.master_token:MasterTokenCommand",
+    "node register": "slapos_wendelin.cli.node_register:RegisterCommand",
+    "user list": "slapos_wendelin.cli.access:UserListCommand",
+    "user remove": "slapos_wendelin.cli.access:UserRemoveCommand",
+    "user role": "slapos_wendelin.cli.access:UserRoleCommand",
+    "user token": "slapos_wendelin.cli.access:UserTokenCommand",
 }
 
 
 class Application(entry.SlapOSApp):
     """slapos.core's, whose commands know the master's authority and tell our errors briefly."""
 
+    def run(self, argv: list[str]) -> int:
+        """Run a command; ``COMMAND --help`` tells of the command, not of all of them."""
+        words = list(takewhile(lambda each: not each.startswith("-"), argv))
+        if words and {"-h", "--help"} & set(argv):
+            name = longest_command(self.command_manager.commands, words)
+            if name in self.command_manager.commands:
+                argv = ["help", *name.split()]
+            elif name:
+                return self._tell_group(name)
+        return int(super().run(argv) or 0)
+
+    def _tell_group(self, name: str) -> int:
+        """Tell of the commands that begin with the same words."""
+        for each in sorted(self.command_manager.commands):
+            if each.startswith(f"{name} "):
+                command = self.command_manager.find_command(each.split())[0](self, None)
+                self.stdout.write(f"{each:<18}  {command.get_description().splitlines()[0]}\n")
+        return 0
+
     def prepare_to_run_command(self, cmd: Any) -> None:
         """Prepare a command just before it runs."""
         super().prepare_to_run_command(cmd)
         cmd.run = _briefly(cmd.run)
         if hasattr(cmd, "fetch_config"):
-            cmd.fetch_config = _with_authority(cmd.fetch_config)
+            cmd.fetch_config = _ready_to_call(cmd.fetch_config)
+
+
+def longest_command(commands: Collection[str], words: list[str]) -> str:
+    """Return the name of a command, or of a group of them, at the beginning of some words."""
+    for length in range(len(words), 0, -1):
+        name = " ".join(words[:length])
+        if name in commands or any(each.startswith(f"{name} ") for each in commands):
+            return name
+    return ""
 
 
 def _briefly(run: Any) -> Any:
@@ -88,17 +128,36 @@ def _briefly(run: Any) -> Any:
     return run_briefly
 
 
-def _with_authority(fetch_config: Any) -> Any:
-    """Let a command, and the programs that it starts, use the authority of its configuration."""
+def _ready_to_call(fetch_config: Any) -> Any:
+    """Let a command know the authority of its configuration, and renew the certificate in time.
+
+    The programs that it starts are told the authority too.
+    """
 
     def fetch(arguments: argparse.Namespace) -> configparser.ConfigParser:
         configuration: configparser.ConfigParser = fetch_config(arguments)
         named = configuration.get("slapos", "master_ca_file", fallback="")
         if named:
             os.environ[AUTHORITY_VARIABLE] = str(Path(named).expanduser().absolute())
+        url = configuration.get("slapos", "master_url", fallback="")
+        if url.startswith("https:"):
+            # In clear there are no certificates, and no need for these imports.
+            from slapos_wendelin.joining import renew_if_possible  # noqa: PLC0415
+
+            files = [_path(configuration, option) for option in ("cert_file", "key_file")]
+            renew_if_possible(url, certificate=files[0], key=files[1])
         return configuration
 
     return fetch
+
+
+def _path(configuration: configparser.ConfigParser, option: str) -> Path | None:
+    """Return the file that a client's or a computer's configuration names."""
+    for section in ("slapconsole", "slapos"):
+        named = configuration.get(section, option, fallback="")
+        if named:
+            return Path(named).expanduser()
+    return None
 
 
 def main() -> int:
@@ -107,9 +166,9 @@ def main() -> int:
     application = Application()
     for name, command in COMMANDS.items():
         application.command_manager.add_command(name, command)
-    for name, place in MASTER_COMMANDS.items():
+    for name, place in RARE_COMMANDS.items():
         application.command_manager.commands[name] = EntryPoint(name, place, "slapos.cli")
-    return int(application.run(sys.argv[1:] or ["-h"]) or 0)
+    return application.run(sys.argv[1:] or ["-h"])
 
 
 if __name__ == "__main__":

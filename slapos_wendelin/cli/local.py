@@ -26,9 +26,9 @@ from slapos_wendelin.local.cluster import (
     programs_of,
 )
 from slapos_wendelin.local.home import Home
+from slapos_wendelin.local.membership import connect
 from slapos_wendelin.local.progress import Progress
 from slapos_wendelin.local.services import Services
-from slapos_wendelin.master.client import MasterClient
 
 #: All that an environment is made of; anything else in its folder is not ours to erase.
 ENTRIES = (
@@ -112,7 +112,7 @@ def status(options: argparse.Namespace) -> int:
         else:
             print("Nothing runs. Start with: ./wendelin up")
         return 3
-    document = MasterClient(home.master_url).status()
+    document = connect(home).status()
     if options.json:
         json.dump({"running": True, **document}, sys.stdout, indent=2)
         return exit_status(document)
@@ -124,7 +124,7 @@ def environment_of(home: Home) -> dict[str, str]:
     folders = [str(Path(sys.executable).parent)]
     variables = {"SLAPOS_CLIENT_CONFIGURATION": str(home.client_configuration)}
     if Services(home).running():
-        master = MasterClient(home.master_url)
+        master = connect(home)
         root = cluster(master)
         if root:
             folders.append(str(programs_of(home, root["release_url"])))

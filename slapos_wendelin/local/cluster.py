@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,12 @@ from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.computers import configure_computer, format_computer, run_slapos
 from slapos_wendelin.local.home import DATA_CENTERS, PARTITION_COUNT, Home
+from slapos_wendelin.local.membership import (
+    check_master,
+    connect,
+    let_computers_in,
+    let_user_in,
+)
 from slapos_wendelin.local.progress import Progress, Say
 from slapos_wendelin.local.services import Services
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
@@ -31,6 +38,15 @@ PRODUCT = "wendelin-cluster"
 #: Seconds without any change after which waiting for the cluster is given up.
 PATIENCE = 180.0
 MASTER_START_TIME = 30.0
+CLIENT_CONFIGURATION = """\
+[slapos]
+master_url = {url}
+master_ca_file = {authority}
+
+[slapconsole]
+cert_file = {certificate}
+key_file = {key}
+"""
 #: Lines of a log that an error shows.
 LOG_LINES = 4
 
@@ -45,15 +61,23 @@ class Environment:
         self.release_url = str(release / "software" / "wendelin" / "software.cfg")
         self.release = release
         self.services = Services(home)
-        self.master = MasterClient(home.master_url)
+
+    @cached_property
+    def master(self) -> MasterClient:
+        """The master, called as the environment's user."""
+        return connect(self.home)
 
     def up(self, progress: Progress) -> Document:
         """Start everything and wait until the cluster serves; return what it publishes."""
         with progress.step("start the master"):
             self._configure()
             self.services.start()
-            wait_for(self.master.health, MASTER_START_TIME, "the master does not answer")
+            wait_for(
+                lambda: check_master(self.home), MASTER_START_TIME, "the master does not answer"
+            )
+            let_user_in(self.home)
         with progress.step(f"register {len(DATA_CENTERS)} computers"):
+            let_computers_in(self.home, self.master)
             self._register_computers()
             self.services.start_computers()
         with progress.step("build the software release") as say:
@@ -118,7 +142,12 @@ class Environment:
         for name in DATA_CENTERS:
             configure_computer(self.home, name)
         (self.home.root / "etc").mkdir(exist_ok=True)
-        text = f"[slapos]\nmaster_url = {self.home.master_url}\n\n[slapconsole]\n"
+        text = CLIENT_CONFIGURATION.format(
+            url=self.home.master_url,
+            authority=self.home.authority,
+            certificate=self.home.user.certificate,
+            key=self.home.user.key,
+        )
         write_atomically(self.home.client_configuration, text)
 
     def _register_computers(self) -> None:
@@ -140,7 +169,10 @@ class Environment:
     def _supply_to(self, computer: str, release_url: str, state: str) -> None:
         """Ask a computer to build a release (state available) or to remove it (destroyed)."""
         connection = slap()
-        connection.initializeConnection(self.home.master_url)
+        user = self.home.user
+        connection.initializeConnection(
+            self.home.master_url, str(user.key), str(user.certificate), str(self.home.authority)
+        )
         connection.registerSupply().supply(release_url, computer_guid=computer, state=state)
 
     def _drop_unused_releases(self) -> None:

@@ -18,6 +18,10 @@ CONFIGURATION = """\
 [slapos]
 computer_id = {name}
 master_url = {master_url}
+master_ca_file = {authority}
+cert_file = {certificate}
+key_file = {key}
+certificate_repository_path = {partition_certificates}
 software_root = {folder}/soft
 instance_root = {folder}/inst
 root_check = False
@@ -60,11 +64,17 @@ network_interface = lo
 def configure_computer(home: Home, name: str) -> None:
     """Write the files that slapformat and slapgrid read. Safe to repeat."""
     folder = home.computer(name)
-    for path in (folder / "soft", folder / "inst", home.shared_parts):
+    certificates = home.partition_certificates(name)
+    certificates.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder / "soft", folder / "inst", home.shared_parts, certificates):
         path.mkdir(parents=True, exist_ok=True)
     text = CONFIGURATION.format(
         name=name,
         master_url=home.master_url,
+        authority=home.authority,
+        certificate=home.member(name).certificate,
+        key=home.member(name).key,
+        partition_certificates=certificates,
         folder=folder,
         shared_parts=home.shared_parts,
         partition_count=PARTITION_COUNT,

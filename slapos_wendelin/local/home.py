@@ -24,6 +24,14 @@ SOCKET_PATH_LIMIT = 107
 
 
 @dataclass(frozen=True)
+class Member:
+    """The files with which somebody calls the master."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class Home:
     """The folder of one environment and its addresses, which no other environment uses."""
 
@@ -52,7 +60,7 @@ class Home:
     @property
     def master_url(self) -> str:
         """URL of the slap master."""
-        return f"http://{self.master_address}"
+        return f"https://{self.master_address}"
 
     def partition_address(self, computer: str, number: int) -> str:
         """Address of partition *number* (from 0) of *computer*."""
@@ -83,8 +91,33 @@ class Home:
 
     @property
     def data(self) -> Path:
-        """Folder of the master's database."""
+        """Folder of the master's database and authority."""
         return self.root / "master"
+
+    @property
+    def database(self) -> Path:
+        """The master's database."""
+        return self.data / "master.sqlite"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the master's authority, in the authority's folder."""
+        return self.data / "authority" / "ca.crt"
+
+    @property
+    def user(self) -> Member:
+        """The files of the environment's user, an operator."""
+        folder = self.root / "etc" / "ssl"
+        return Member(folder / "user.crt", folder / "user.key")
+
+    def member(self, computer: str) -> Member:
+        """Return the files of a computer."""
+        folder = self.computer(computer) / "ssl"
+        return Member(folder / "computer.crt", folder / "computer.key")
+
+    def partition_certificates(self, computer: str) -> Path:
+        """Return the folder in which slapgrid puts the certificates of a computer's instances."""
+        return self.computer(computer) / "ssl" / "partitions"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

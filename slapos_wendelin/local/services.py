@@ -134,9 +134,9 @@ class Services:
         for folder in (self.home.log, self.home.data):
             folder.mkdir(mode=0o750, exist_ok=True)
         python = sys.executable
-        database = self.home.data / "master.sqlite"
-        master = f"{python} -m slapos_wendelin.master --database {database}"
-        programs = {"master": f"{master} --plain --listen {self.home.master_address}"}
+        master = f"{python} -m slapos_wendelin.master --database {self.home.database}"
+        master += f" --authority {self.home.authority.parent}"
+        programs = {"master": f"{master} --listen {self.home.master_address}"}
         for name in DATA_CENTERS:
             configuration = self.home.computer_configuration(name)
             programs[name] = f"{python} -m slapos_wendelin.node --configuration {configuration}"

@@ -15,7 +15,7 @@ from slapos_wendelin.master.arguments import json_body
 from slapos_wendelin.master.authority import Issued, Revoked
 from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.computer_fields import FIELDS
-from slapos_wendelin.master.context import context
+from slapos_wendelin.master.context import COMPUTER, context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
 from slapos_wendelin.master.handing_out import authority
 from slapos_wendelin.master.models import Certificate, User
@@ -67,7 +67,7 @@ def post_token() -> dict[str, Any]:
         raise InvalidRequestError(f"lifetime is {lifetime!r}", "send a number of seconds")
     invitation = admission.Invitation(
         kind=_text(body, "kind"),
-        name=check_name(body.get("name"), "name"),
+        name=_invited(body),
         role=_text(body, "role", ""),
         values={key: body[key] for key in _COMPUTER_KEYS if body.get(key) is not None},
         lifetime=lifetime,
@@ -106,7 +106,7 @@ def delete_user(name: str) -> dict[str, Any]:
     with context().writing() as session:
         user = session.get(User, name)
         if user is None:
-            raise UnknownError(f"there is no user {name!r}", "see GET /v1/users")
+            raise UnknownError(f"there is no user {name!r}", "see `slapos user list`")
         admission.remove_user(session, user)
         return _user_view(user)
 
@@ -164,6 +164,13 @@ def _text(body: dict[str, Any], key: str, default: str | None = None) -> str:
     if not isinstance(value, str) or (default is None and not value):
         raise InvalidRequestError(f"{key!r} is missing or no text", f"send {key!r} as a text")
     return value
+
+
+def _invited(body: dict[str, Any]) -> str:
+    """Return whom a token is for; empty for a computer that will name itself."""
+    if body.get("kind") == COMPUTER and body.get("name") == "":
+        return ""
+    return check_name(body.get("name"), "name")
 
 
 def _issued_view(issued: Issued) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def make_token(
         )
     _forget_old_tokens(session)
     now = time.time()
-    secret = secrets.token_urlsafe(32)
+    # Digits and letters only: an option that begins with a dash would be taken for another.
+    secret = secrets.token_hex(32)
     token = Token(
         digest=_digest(secret),
         kind=invitation.kind,

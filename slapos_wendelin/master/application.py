@@ -76,7 +76,7 @@ def create_application(
     )
     application.before_request(_begin)
     application.before_request(identify)
-    application.before_request(_check_size)
+    application.before_request(_read_body)
     application.before_request(check_rights)
     application.after_request(_hide_secrets)
     application.after_request(_log_request)
@@ -104,6 +104,16 @@ def create_application(
 def _begin() -> None:
     """Note when the request began."""
     g.began = time.monotonic()
+
+
+def _read_body() -> None:
+    """Read the body, but a stranger's; refuse one that is too large.
+
+    It is kept as it came: rights look into forms, and a repeated request is known by its body.
+    """
+    _check_size()
+    if g.caller.kind != ANONYMOUS:
+        request.get_data()
 
 
 def _check_size() -> None:

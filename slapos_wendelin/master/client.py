@@ -71,6 +71,7 @@ class MasterClient:
         self.url = url.rstrip("/")
         self._timeout = timeout
         files = [None if each is None else str(each) for each in (ca_file, certificate, key)]
+        self._certificate = files[1]
         self._session = trust.session_for(self.url, *files)
 
     def __enter__(self) -> Self:
@@ -306,6 +307,9 @@ class MasterClient:
             refusal = trust.untrusted(self.url, error)
             if refusal is not None:
                 raise refusal from error
+            fault = trust.certificate_fault(self._certificate)
+            if fault is not None:
+                raise MasterUnreachableError(*fault) from error
             raise MasterUnreachableError(
                 f"the master at {self.url} does not answer: {_reason(error)}",
                 "start it, or correct the URL",

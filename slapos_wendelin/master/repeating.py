@@ -47,4 +47,8 @@ def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]
 def _key() -> tuple[object, ...]:
     """Return all that an answer depends on beside the database."""
     partition = request.headers.get("Authorization")
-    return str(g.caller), request.path, partition, request.content_type, request.get_data()
+    body = request.get_data()
+    if len(body) != (request.content_length or 0):
+        # Without it, different requests would get one answer.
+        raise RuntimeError("the form was read before the body was kept")
+    return str(g.caller), request.full_path, partition, request.content_type, body

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cheroot.makefile import StreamReader, StreamWriter
-from cheroot.server import HTTPConnection
+from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server as CherootServer
 from cryptography import x509
 
@@ -39,6 +39,9 @@ RENEWAL_INTERVAL = 60.0
 #: How many callers without a certificate are served at the same time, so that they cannot hold all
 #: workers with requests that they do not finish.
 ANONYMOUS_LIMIT = 8
+
+#: How much of a request may be left when it is answered for the connection to go on, in bytes.
+_UNREAD_LIMIT = 65_536
 
 _PLAIN_ANSWER = b"""\
 HTTP/1.1 400 Bad Request\r
@@ -143,8 +146,23 @@ class _Reader(StreamReader):
         return super().has_data() or self._socket.pending() > 0
 
 
+class Request(HTTPRequest):
+    """A request to the master."""
+
+    def send_headers(self) -> None:
+        """Send the head of the answer; close when much of the request was not read.
+
+        cheroot would read all of it first, into memory.
+        """
+        if getattr(self.rfile, "remaining", 0) > _UNREAD_LIMIT:
+            self.close_connection = True
+        super().send_headers()
+
+
 class Connection(HTTPConnection):
     """A connection to the master."""
+
+    RequestHandlerClass = Request
 
     #: Whether the handshake is over; at once when there is none.
     greeted = False

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.node.configuration import NodeConfiguration
 from slapos_wendelin.node.measurement import Reporter
@@ -30,6 +31,8 @@ FIRST_RETRY = 2.0
 WAIT_TIME = 20.0
 #: Seconds between two looks at the programs.
 LOOK_INTERVAL = 0.5
+#: Seconds between two looks at the end of the computer's certificate.
+RENEWAL_INTERVAL = 3600.0
 #: Seconds that a running slapgrid gets to stop.
 STOP_TIME = 10.0
 
@@ -75,6 +78,7 @@ class NodeService:
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
+        self._next_renewal = 0.0
 
     def run(self) -> None:
         """Work until stop() is called."""
@@ -84,6 +88,7 @@ class NodeService:
         threading.Thread(target=self.reporter.run, args=(self._stop,), daemon=True).start()
         number = 0
         while not self._stop.is_set():
+            self._renew_certificate()
             work = self._wait_for_work(number)
             full = number == 0 or time.monotonic() >= self.schedule.next_pass
             if work or full:
@@ -156,6 +161,19 @@ class NodeService:
         except WendelinError:
             return False
         return any(instance["state"] == "destroyed" for instance in everything["instances"])
+
+    def _renew_certificate(self) -> None:
+        """Renew the computer's certificate when it is near its end; look at it now and then."""
+        now = time.monotonic()
+        if now < self._next_renewal:
+            return
+        self._next_renewal = now + RENEWAL_INTERVAL
+        renew_if_possible(
+            self.configuration.master_url,
+            certificate=self.configuration.certificate,
+            key=self.configuration.key,
+            ca_file=self.configuration.authority,
+        )
 
     def _slapos(self, command: str, *options: str) -> int:
         """Run one command of ``slapos node`` to its end and return its exit status."""

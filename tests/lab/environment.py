@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from cluster import Cluster
 from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
+from slapos_wendelin.local.membership import connect
 from slapos_wendelin.master.client import MasterClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,7 +42,6 @@ class Environment:
     def __init__(self, root: Path, source: Path = REPOSITORY) -> None:
         self.home = Home(root, _free_network())
         self.source = source
-        self.master = MasterClient(self.home.master_url)
         self.cluster = Cluster(self, "wendelin-cluster")
         self.variables = _clean_variables() | {
             "WENDELIN_HOME": str(root),
@@ -49,6 +50,11 @@ class Environment:
         self._started: list[subprocess.Popen[str]] = []
         #: What ``up`` said last.
         self.said = ""
+
+    @cached_property
+    def master(self) -> MasterClient:
+        """The master, called as the environment's user."""
+        return connect(self.home)
 
     def start_wendelin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start ``./wendelin ARGUMENTS`` in a process group of its own."""

@@ -111,7 +111,10 @@ def test_root_instance_refuses_what_an_unmodified_client_sends(
 
     def request(parameters: dict[str, Any]) -> None:
         connection = slap()
-        connection.initializeConnection(environment.home.master_url)
+        home = environment.home
+        connection.initializeConnection(
+            home.master_url, str(home.user.key), str(home.user.certificate)
+        )
         connection.registerOpenOrder().request(
             software_release=root["release_url"],
             partition_reference=root["reference"],

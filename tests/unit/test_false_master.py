@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from false_master import FalseMaster, Victim, false_master
 
+from slapos_wendelin import tokens
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.trust import AUTHORITY_VARIABLE, UntrustedMasterError
@@ -202,6 +203,21 @@ def test_a_first_certificate_is_asked_of_the_true_master_only(
     monkeypatch.setenv(AUTHORITY_VARIABLE, str(authority.certificate_file))
     assert REFUSED in JOINERS[joiner](victim)
     assert master.connections
+    assert not master.requests
+
+
+@pytest.mark.parametrize("command", [("configure", "client"), ("node", "register", "paris")])
+def test_a_token_is_told_to_the_master_that_made_it_only(
+    command: tuple[str, ...], master: FalseMaster, authority: Authority, tmp_path: Path
+):
+    victim = Victim(tmp_path / "victim", authority, master.url, knowing="nothing")
+    token = tokens.join("secret", authority.fingerprint)
+    options = ["--master-url", master.url, "--token", token, "--cfg", "new/slapos.cfg"]
+    said = victim.run("slapos", *command, *options)
+    assert "its authority is not the one of the token" in said
+    said = victim.run("slapos", *command, *options, "--ca-file", str(authority.certificate_file))
+    assert REFUSED in said
+    assert master.connections == 2
     assert not master.requests
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import requests
 import slapos.slap
 from slapos.util import dumps
+from sqlalchemy import select
 
 from slapos_wendelin.certificates import Subject
 from slapos_wendelin.master import admission
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import MasterClient
+from slapos_wendelin.master.models import Change
 from slapos_wendelin.master.server import MasterServer
 
 RELEASE = "https://example.org/software/neo/software.cfg"
@@ -104,6 +106,11 @@ class SecureCloud:
     def request(self, reference: str, **options: Any):
         """Request an instance as an operator."""
         return self.operator.slap.registerOpenOrder().request(RELEASE, reference, **options)
+
+    def history(self) -> set[str]:
+        """Return everybody who has changed something."""
+        with self.database.reading() as session:
+            return set(session.scalars(select(Change.who)))
 
     def close(self) -> None:
         self._stack.close()

@@ -182,7 +182,8 @@ def digest_of(token: str) -> str:
 
 def test_the_secret_of_a_token_is_kept_nowhere(secure_cloud: SecureCloud):
     secret = tokens.secret_of(token_for(secure_cloud, "computer", "secretive"))
-    assert len(secret) >= 43
+    assert len(secret) == 64
+    assert secret.isalnum()
     for path in secure_cloud.folder.rglob("*"):
         if path.is_file():
             assert secret.encode() not in path.read_bytes()

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from master_cloud import Cloud
-from slapos_command import run
+from secure_cloud import SecureCloud
+from slapos_command import run, stop_supervisord, write_configuration
+
+from slapos_wendelin.master.client import MasterClient
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -126,10 +129,13 @@ shared-list = ${slap-configuration:slave-instance-list}
 server-url = ${slap-connection:server-url}
 computer-id = ${slap-connection:computer-id}
 partition-id = ${slap-connection:partition-id}
+key-file = ${slap-connection:key-file}
+cert-file = ${slap-connection:cert-file}
 init =
   from slapos.slap import slap
   library = slap()
-  library.initializeConnection(options['server-url'])
+  library.initializeConnection(
+      options['server-url'], options['key-file'], options['cert-file'])
   partition = library.registerComputerPartition(options['computer-id'], options['partition-id'])
   for shared in options['shared-list']:
     domain = shared['slave_title'] + '.example'
@@ -158,6 +164,40 @@ def release(tmp_path: Path) -> Path:
 def test_a_tree_of_three_partitions_requests_and_publishes_until_all_is_there(
     cloud: Cloud, configuration: Path, release: Path
 ):
+    check_tree(cloud.client, configuration, release)
+
+
+def test_a_tree_is_the_same_with_tls_where_each_program_shows_its_own_certificate(
+    secure_cloud: SecureCloud, tmp_path: Path, release: Path
+):
+    configuration = write_configuration(tmp_path, secure_cloud.url, partitions=4)
+    pki = tmp_path / "pki"
+    pki.mkdir()
+    secure_cloud.operator.client.put_computer("paris")
+    computer = secure_cloud.holder("computer", "paris").certificate
+    text = configuration.read_text().replace(
+        "root_check = False\n",
+        f"root_check = False\ncert_file = {computer}\nkey_file = {computer}\n"
+        f"certificate_repository_path = {pki}\n",
+        1,
+    )
+    operator = secure_cloud.operator.certificate
+    configuration.write_text(text + f"cert_file = {operator}\nkey_file = {operator}\n")
+    try:
+        check_tree(secure_cloud.operator.client, configuration, release)
+    finally:
+        stop_supervisord(tmp_path)
+    assert {path.name for path in pki.iterdir()} == {
+        f"slappart{index}.{kind}" for index in range(3) for kind in ("crt", "key")
+    }
+    assert {path.stat().st_mode & 0o777 for path in pki.iterdir()} == {0o400}
+    assert {each.split("/")[0] for each in secure_cloud.history()} == {
+        *("operator", "computer", "partition", "master"),
+    }
+
+
+def check_tree(client: MasterClient, configuration: Path, release: Path) -> None:
+    """Let a computer process a tree until all is there."""
     node = ["node", "instance"]
     outputs = run(
         configuration,
@@ -176,7 +216,7 @@ def test_a_tree_of_three_partitions_requests_and_publishes_until_all_is_there(
         "state": "started",
     }, "\n".join(outputs)
     assert shown["status"] == "green"
-    tree = cloud.client.instance("cluster")
+    tree = client.instance("cluster")
     leaf, site = sorted(tree["children"], key=lambda each: each["reference"])
     assert (leaf["reference"], leaf["parameters"]) == ("leaf", {"count": 3})
     assert (site["shared"], site["connection"]["backend"]) == (True, "http://10.0.0.1")

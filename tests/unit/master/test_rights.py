@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from secure_cloud import Caller, SecureCloud, configuration
+from secure_cloud import RELEASE, Caller, SecureCloud, configuration
 from slapos.util import dumps
 
 from slapos_wendelin.master import registry
@@ -345,6 +345,23 @@ def test_an_instance_requests_others_from_its_own_partition_only(
     headers = {"Authorization": HEADER.format(*place)}
     answer = callers[caller].ask("POST", path, headers=headers, **sent)
     assert (" may not call " in answer.text) == refused
+
+
+def test_different_requests_of_an_instance_get_different_answers_again_and_again(
+    secure_cloud: SecureCloud,
+):
+    cloud = secure_cloud
+    cloud.add_computer("bern", partitions=4)
+    root = cloud.request("repeating", filter_kw={"computer_guid": "bern"})
+    library = cloud.holder("partition", root.getInstanceGuid()).slap
+    partition = library.registerComputerPartition("bern", root.slap_computer_partition_id)
+    sla = {"computer_guid": "bern"}
+    for _ in range(3):
+        guids = [
+            partition.request(RELEASE, "default", name, filter_kw=sla).getInstanceGuid()
+            for name in ("first", "second")
+        ]
+        assert len(set(guids)) == 2
 
 
 def test_an_instance_reads_and_publishes_for_a_shared_instance_that_it_hosts(

@@ -172,6 +172,18 @@ def test_requests_that_come_together_are_all_answered(server: Server):
             answers += piece
 
 
+def test_a_large_body_that_nobody_reads_is_not_waited_for(server: Server):
+    with (
+        socket.create_connection(server.address, timeout=10) as raw,
+        server.context(owner=None).wrap_socket(raw, server_hostname="127.0.0.1") as client,
+    ):
+        head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+        client.sendall(head.encode())
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"Connection: close" in answer
+
+
 def half_hello(address: tuple[str, int]) -> socket.socket:
     """Connect and send the beginning of a handshake only."""
     hello, unused = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What users get when they ask the slapos command for help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def help_of(*words: str) -> str:
+    command = [sys.executable, "-m", "slapos_wendelin.cli.entry", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["request", "--help"], "--parameters-file"),
+        (["request", "cluster", "-h"], "--parameters-file"),
+        (["master", "start", "--help"], "master start [-h]"),
+        (["cluster", "--help"], "cluster rollback"),
+    ],
+)
+def test_a_command_tells_of_itself(words: list[str], shown: str):
+    text = help_of(*words)
+    assert shown in text
+    assert "cachelookup" not in text
+
+
+def test_without_a_command_all_are_told():
+    assert "cachelookup" in help_of("--help")
