@@ -116,11 +116,16 @@ class Answers:
 
 
 def revisions(instances: Iterable[Instance | None]) -> frozenset[tuple[int, int]]:
-    """Return the revisions of the computers on which instances, or their providers, are."""
+    """Return the revisions of the computers on which instances, or their providers, are.
+
+    There are none for an instance that is to go: its name may be given to one elsewhere.
+    """
     found = set()
     for instance in instances:
-        host = instance if instance is None or instance.provider is None else instance.provider
-        if host is not None and host.partition is not None:
-            computer = host.partition.computer
-            found.add((computer.id, computer.revision))
+        if instance is None:
+            continue
+        host = instance if instance.provider is None else instance.provider
+        if not instance.live or host.partition is None:
+            return frozenset()
+        found.add((host.partition.computer.id, host.partition.computer.revision))
     return frozenset(found)

@@ -101,8 +101,8 @@ class Context:
             fleet_cache.keep_in(session, self.fleet)
             yield session
 
-    def changing(self, work: Callable[[Session], _Result], *, seldom: bool) -> tuple[_Result, bool]:
-        """Do work; return its result and whether it changed anything.
+    def changing(self, work: Callable[[Session], _Result], *, seldom: bool) -> _Result:
+        """Do work that may change something, and return its result.
 
         :param seldom: whether it is likely to change nothing. It is first done in a session that
             reads then, so that it waits for nobody, and again in one that writes if need be.
@@ -115,13 +115,11 @@ class Context:
 
         if seldom:
             try:
-                return self.database.only_reading(work_if_allowed), False
+                return self.database.only_reading(work_if_allowed)
             except ChangesError:
                 pass
         with self.writing() as session:
-            result = work(session)
-            session.flush()
-            return result, given_number(session) is not None
+            return work(session)
 
 
 def _note_number(number: int | None) -> None:

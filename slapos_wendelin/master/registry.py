@@ -20,6 +20,9 @@ from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Parti
 
 _GUID = re.compile(GUID_PREFIX + "([0-9]{1,18})")
 
+#: The key of ``Session.info`` that says that a release will be asked for again.
+_UNSETTLED = "wendelin.unsettled"
+
 _SUPPLIED = select(Software.requested_state, Software.reported_state).where(
     Software.computer_id == bindparam("computer"), Software.url == bindparam("url")
 )
@@ -172,7 +175,16 @@ def ensure_software(session: Session, host: Computer, url: str) -> None:
     """Ask for a software release on a computer, which mostly has it already."""
     known = session.connection().execute(_SUPPLIED, {"computer": host.id, "url": url}).first()
     if known is None or known.requested_state != AVAILABLE or known.reported_state == "error":
+        session.info[_UNSETTLED] = known is not None
         supply(session, host, url)
+
+
+def is_settled(session: Session) -> bool:
+    """Say whether what the session did would change nothing if it were done again.
+
+    A release that failed to build is asked for anew by each request that needs it.
+    """
+    return not session.info.get(_UNSETTLED, False)
 
 
 def find_software(session: Session, host: Computer, url: str) -> Software | None:

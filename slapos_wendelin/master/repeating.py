@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from slapos_wendelin.master.answers import Answer, revisions
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.registry import is_settled
 
 
 def repeated_answer() -> bytes | None:
@@ -24,7 +25,7 @@ def repeated_answer() -> bytes | None:
 
 
 def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]]) -> bytes:
-    """Serve a request and return the answer, which is kept when nothing was changed.
+    """Serve a request and return the answer, which is kept when it would be the same again.
 
     A request that was sent before seldom changes anything: it is first served in a transaction that
     reads, and waits for nobody.
@@ -34,12 +35,12 @@ def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]
 
     def serve(session: Session) -> tuple[bytes, frozenset[tuple[int, int]]]:
         body, instances = work(session)
-        return body, revisions(instances)
+        return body, revisions(instances) if is_settled(session) else frozenset()
 
     key = _key()
     seldom = context().answers.note(key)
-    (body, made_from), changed = context().changing(serve, seldom=seldom)
-    if made_from and not changed:
+    body, made_from = context().changing(serve, seldom=seldom)
+    if made_from:
         context().answers.keep(key, Answer(body, made_from))
     return body
 
