@@ -41,6 +41,9 @@ MASTER, PEER = "master", "slapproxy"
 #: How many new instances the clients of each number request in all, for one round.
 REQUESTS = {1: 60, 8: 160, 32: 640}
 
+#: How often they are sent again in the last measure.
+AGAIN = 3
+
 #: The partitions of the computers whose documents are read.
 SIZES = (10, 100, 1000)
 
@@ -269,18 +272,18 @@ def request_all(
 
 
 def measure_requests(kind: str, server: Server) -> dict[str, dict[str, float]]:
-    """Do one round of requests: new ones, then the same again."""
+    """Do one round of requests: new ones, then the same again, which change nothing."""
     figures = {}
     for clients, count in REQUESTS.items():
         computer = f"computer{clients}"
         server.add_computer(computer, count + clients)
         names = [f"cluster-{clients}-{number}" for number in range(count)]
-        new = request_all(kind, server, computer, names, clients)
-        new["recorded"] = len(server.recorded(computer) & set(names))
-        figures[f"new, {clients} clients"] = new
-        same = request_all(kind, server, computer, names, clients)
-        same["recorded"] = len(server.recorded(computer) & set(names))
-        figures[f"unchanged, {clients} clients"] = same
+        for what in ("new", "sent once more", "sent again and again"):
+            times = AGAIN if what == "sent again and again" else 1
+            done = request_all(kind, server, computer, names * times, clients)
+            done["recorded"] = len(server.recorded(computer) & set(names))
+            done["asked"] = count
+            figures[f"{what}, {clients} clients"] = done
     figures["memory"] = {"mebibytes": server.memory()}
     return figures
 
@@ -363,6 +366,16 @@ def benchmark(folder: Path, rounds: int, kind: str) -> dict[str, Any]:
     return summary(figures, kind)
 
 
+def placement(*options: str) -> str:
+    """Run the benchmark of placement alone and return what it prints."""
+    program = Path(__file__).with_name("placement.py")
+    command = [sys.executable, str(program), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise CommandError("the benchmark of placement has failed", f"run {program} alone")
+    return done.stdout
+
+
 def summary(figures: dict[str, dict[str, list[dict[str, float]]]], kind: str) -> dict[str, Any]:
     """Return medians and ratios with the rounds."""
     medians = {
@@ -401,10 +414,9 @@ def show(result: dict[str, Any]) -> None:
     for what, ours in medians[MASTER].items():
         if "rate" in ours:
             peer = medians[PEER][what]
-            asked = ours["answered"] + ours["refused"]
             print(
-                f"| {what} | {peer['rate']:.0f} | {peer['recorded']:.0f} of {asked:.0f}"
-                f" | {ours['rate']:.0f} | {ours['recorded']:.0f} of {asked:.0f}"
+                f"| {what} | {peer['rate']:.0f} | {peer['recorded']:.0f} of {peer['asked']:.0f}"
+                f" | {ours['rate']:.0f} | {ours['recorded']:.0f} of {ours['asked']:.0f}"
                 f" | {ratios[what]['rate']:.1f} |"
             )
     print("\n| document | slapproxy ms | master, changed ms | master, unchanged ms | ratio |")
@@ -440,16 +452,18 @@ def main() -> int:
             raise ParameterError(f"--rounds is {arguments.rounds}", "give at least 1")
         with tempfile.TemporaryDirectory(prefix="master-", dir=arguments.folder) as folder:
             result = benchmark(Path(folder), arguments.rounds, arguments.client)
+        if arguments.json:
+            result["placement"] = json.loads(placement("--json"))
+            print(json.dumps(result, indent=2))
+        else:
+            show(result)
+            print(f"\nPlacement alone, in milliseconds:\n\n{placement()}", end="")
     except WendelinError as error:
         print(f"master: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("master: stopped", file=sys.stderr)
         return 130
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-    else:
-        show(result)
     return 0
 
 

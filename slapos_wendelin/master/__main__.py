@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import math
 import os
@@ -69,6 +70,9 @@ def run(options: argparse.Namespace) -> int:
     thread = threading.Thread(target=_serve, args=(server, stop, failures), name="serve")
     thread.start()
     _log.info("started url=%s database=%s", server.url, server.database_name)
+    # What is there now stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     readiness.tell(readiness.READY)
     stop.wait()
     readiness.tell(readiness.STOPPING)

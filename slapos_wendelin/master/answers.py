@@ -17,19 +17,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, or_, select
 
 from slapos_wendelin.master.models import Computer, Instance
 
 #: How many bytes of answers are kept; those asked for last stay.
 _LIMIT = 64 * 2**20
 
+#: Of how many questions it is known that they were asked before.
+_REMEMBERED = 100_000
+
 #: What an answer takes in memory beside its bytes.
 _OVERHEAD = 500
 
+#: An answer is made from one computer or two: where an instance is, and where its requester is.
 _REVISIONS = select(Computer.id, Computer.revision).where(
-    Computer.id.in_(bindparam("computers", expanding=True))
+    or_(Computer.id == bindparam("one"), Computer.id == bindparam("other"))
 )
 
 
@@ -45,11 +48,12 @@ class Answer:
         """What identifies the bytes to HTTP caches."""
         return sha256(self.body).hexdigest()[:32]
 
-    def is_good(self, session: Session) -> bool:
+    def is_good(self, connection: Connection) -> bool:
         """Return whether the computers still have these revisions."""
-        known = {"computers": [computer for computer, _ in self.revisions]}
-        rows = session.connection().execute(_REVISIONS, known)
-        return self.revisions == {(row[0], row[1]) for row in rows}
+        one, *others = (computer for computer, _ in self.revisions)
+        known = {"one": one, "other": others[0] if others else one}
+        rows = connection.execute(_REVISIONS, known)
+        return self.revisions == {(computer, revision) for computer, revision in rows}
 
 
 class Answers:
@@ -63,6 +67,8 @@ class Answers:
         self._limit = limit
         self._lock = threading.Lock()
         self._answers: OrderedDict[object, Answer] = OrderedDict()
+        #: What was asked lately; no answer to most of it is kept.
+        self._asked: OrderedDict[int, None] = OrderedDict()
         self._size = 0
 
     def find(self, key: object) -> Answer | None:
@@ -72,6 +78,17 @@ class Answers:
             if answer is not None:
                 self._answers.move_to_end(key)
             return answer
+
+    def note(self, key: object) -> bool:
+        """Note that something is asked, and return whether it was asked before."""
+        digest = hash(key)
+        with self._lock:
+            is_known = digest in self._asked
+            self._asked[digest] = None
+            self._asked.move_to_end(digest)
+            if len(self._asked) > _REMEMBERED:
+                self._asked.popitem(last=False)
+        return is_known
 
     def made_from(
         self, key: object, revisions: frozenset[tuple[int, int]], make: Callable[[], bytes]
@@ -99,11 +116,16 @@ class Answers:
 
 
 def revisions(instances: Iterable[Instance | None]) -> frozenset[tuple[int, int]]:
-    """Return the revisions of the computers on which instances, or their providers, are."""
+    """Return the revisions of the computers on which instances, or their providers, are.
+
+    There are none for an instance that is to go: its name may be given to one elsewhere.
+    """
     found = set()
     for instance in instances:
-        host = instance if instance is None or instance.provider is None else instance.provider
-        if host is not None and host.partition is not None:
-            computer = host.partition.computer
-            found.add((computer.id, computer.revision))
+        if instance is None:
+            continue
+        host = instance if instance.provider is None else instance.provider
+        if not instance.live or host.partition is None:
+            return frozenset()
+        found.add((host.partition.computer.id, host.partition.computer.revision))
     return frozenset(found)

@@ -101,12 +101,11 @@ class Context:
             fleet_cache.keep_in(session, self.fleet)
             yield session
 
-    def changing(self, work: Callable[[Session], _Result]) -> tuple[_Result, bool]:
-        """Do work that seldom changes anything; return its result and whether it did.
+    def changing(self, work: Callable[[Session], _Result], *, seldom: bool) -> _Result:
+        """Do work that may change something, and return its result.
 
-        It is first done in a session that reads, so that it waits for nobody, and is done again in
-        one that writes when it turns out to change something.
-
+        :param seldom: whether it is likely to change nothing. It is first done in a session that
+            reads then, so that it waits for nobody, and again in one that writes if need be.
         :raises ForbiddenError: as `writing`.
         """
 
@@ -114,11 +113,13 @@ class Context:
             g.right(session)
             return work(session)
 
-        try:
-            return self.database.only_reading(work_if_allowed), False
-        except ChangesError:
-            with self.writing() as session:
-                return work(session), True
+        if seldom:
+            try:
+                return self.database.only_reading(work_if_allowed)
+            except ChangesError:
+                pass
+        with self.writing() as session:
+            return work(session)
 
 
 def _note_number(number: int | None) -> None:

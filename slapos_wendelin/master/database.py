@@ -26,10 +26,13 @@ from slapos_wendelin.master.writing import Writer
 
 _Result = TypeVar("_Result")
 
-#: The key in the execution options that asks SQLite for a write lock at once.
-_WRITING = "wendelin_writing"
+#: The key in the execution options of what begins a transaction of SQLite.
+_BEGIN = "wendelin_begin"
 
 _BUSY_TIMEOUT = 30.0  # seconds
+
+#: How long a process leaves the lock to others after its turn, in seconds.
+_YIELD = 0.0005
 
 #: How long another master may take to start, in seconds.
 _STARTING = 5.0
@@ -83,12 +86,12 @@ class Database:
         self.board = Board()
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
-            self._reading, self._writing = _engines(self.url)
+            self._reading, self._writing, self._glancing = _engines(self.url)
             self._prepare(create=create)
         except BaseException:
             self._release()
             raise
-        self._writer = Writer(self._writing)
+        self._writer = Writer(self._writing, self._file_lock)
         self._watcher = Watcher(self.reading, self.board)
 
     @staticmethod
@@ -114,6 +117,12 @@ class Database:
         """
         with Session(self._reading) as session:
             yield session
+
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """Give a connection for one statement that reads, outside of a transaction."""
+        with self._glancing.connect() as connection:
+            yield connection
 
     @contextmanager
     def writing(self, who: str = "master") -> Iterator[Session]:
@@ -214,7 +223,12 @@ event.listen(ReadingSession, "before_flush", _refuse_changes)
 
 
 class FileLock:
-    """The lock beside a SQLite file: masters share it; who replaces the file holds it alone."""
+    """The locks beside a SQLite file.
+
+    Masters share the lock of the whole file beside it, and who replaces the database holds that
+    alone. One byte of it is the turn of the master that writes: they queue for it, where SQLite
+    would let each try again and again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Make the file, for its owner only, and share its lock.
@@ -222,6 +236,7 @@ class FileLock:
         :raises DatabaseError: when the file cannot be made, or somebody replaces it.
         """
         self._path = path
+        self._given_at = 0.0
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -249,6 +264,18 @@ class FileLock:
             yield
         finally:
             self.share(_STARTING)
+
+    def take(self) -> None:
+        """Wait for this process's turn to write."""
+        # One that has just had it lets those go first who wait.
+        if time.monotonic() - self._given_at < _YIELD:
+            time.sleep(_YIELD)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
+
+    def give(self) -> None:
+        """Let another process write."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+        self._given_at = time.monotonic()
 
     def release(self) -> None:
         """Give the lock back."""
@@ -313,8 +340,8 @@ def database_url(location: Path | str) -> URL:
     return url.set(drivername=driver)
 
 
-def _engines(url: URL) -> tuple[Engine, Engine]:
-    """Return the engines for reading and for writing, which share their connections.
+def _engines(url: URL) -> tuple[Engine, Engine, Engine]:
+    """Return the engines for reading, writing and single statements; they share connections.
 
     Readers see one snapshot. Writers, who come one after another, read what is committed.
     """
@@ -326,7 +353,11 @@ def _engines(url: URL) -> tuple[Engine, Engine]:
             max_overflow=64,
         )
         _make_transactional(engine)
-        return engine, engine.execution_options(**{_WRITING: True})
+        return (
+            engine,
+            engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"}),
+            engine.execution_options(**{_BEGIN: ""}),
+        )
     try:
         engine = create_engine(url, pool_size=16, max_overflow=64, pool_pre_ping=True)
     except (NoSuchModuleError, ImportError) as error:
@@ -334,6 +365,7 @@ def _engines(url: URL) -> tuple[Engine, Engine]:
     return (
         engine.execution_options(isolation_level="REPEATABLE READ"),
         engine.execution_options(isolation_level="READ COMMITTED"),
+        engine.execution_options(isolation_level="AUTOCOMMIT"),
     )
 
 
@@ -351,8 +383,9 @@ def _make_transactional(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get(_WRITING, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
 
 
 def _reason(error: SQLAlchemyDatabaseError) -> str:

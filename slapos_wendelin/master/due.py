@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.models import Computer, Instance, Property, Software
@@ -28,6 +28,8 @@ _COMMITTED, _BEFORE, _LAST = (
 )
 
 _LAST_NUMBER = select(Property.value).where(Property.name == LAST_NUMBER).with_for_update()
+
+_KEEP_NUMBER = update(Property).where(Property.name == LAST_NUMBER).values(value=bindparam("last"))
 
 
 class ChangesError(Exception):
@@ -95,7 +97,7 @@ def taken_number(session: Session) -> int:
 def keep_numbers(connection: Connection, first: int, last: int) -> None:
     """Write the last number that a transaction gave out; called before it commits."""
     if last != first:
-        connection.execute(update(Property).where(Property.name == LAST_NUMBER).values(value=last))
+        connection.execute(_KEEP_NUMBER, {"last": last})
 
 
 def touch_computer(session: Session, computer: Computer) -> int:

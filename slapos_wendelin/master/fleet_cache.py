@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.candidates import ELIGIBLE, LOST, Candidate
@@ -45,6 +45,27 @@ _COLUMNS = (
     Computer.contacted_at,
     Computer.revision,
 )
+
+#: Statements are made once: to make one costs as much as to execute it.
+_CHANGED = select(*_COLUMNS).where(
+    or_(
+        Computer.revision > bindparam("seen"),
+        Computer.id.in_(bindparam("stale", expanding=True)),
+    )
+)
+_OFFERED = (
+    select(Partition.computer_id, func.count())
+    .where(Partition.offered)
+    .group_by(Partition.computer_id)
+)
+_UNUSED = (
+    select(Partition.computer_id, Partition.reference)
+    .outerjoin(Instance, Instance.partition_id == Partition.id)
+    .where(Partition.offered, Instance.id.is_(None))
+    .order_by(Partition.id)
+)
+_OF_FEW = Partition.computer_id.in_(bindparam("computers", expanding=True))
+_OFFERED_OF_FEW, _UNUSED_OF_FEW = _OFFERED.where(_OF_FEW), _UNUSED.where(_OF_FEW)
 
 
 class FleetCache:
@@ -88,9 +109,7 @@ class FleetCache:
         """Return the fleet as the session's transaction sees the database."""
         committed = committed_number(session)
         stale = set(self._stale)
-        rows = session.execute(
-            select(*_COLUMNS).where(or_(Computer.revision > self._seen, Computer.id.in_(stale)))
-        ).all()
+        rows = session.execute(_CHANGED, {"seen": self._seen, "stale": list(stale)}).all()
         self._stale |= {row.id for row in rows if row.revision > committed}
         for row in stale - {row.id for row in rows}:
             self._forget(row)
@@ -205,18 +224,13 @@ def _partitions(
     capacity: dict[int, int] = {}
     if not computers:
         return free, capacity
-    query = (
-        select(Partition.computer_id, Partition.reference, Instance.id)
-        .outerjoin(Instance, Instance.partition_id == Partition.id)
-        .where(Partition.offered)
-        .order_by(Partition.id)
-    )
-    if len(computers) <= _FEW:
-        query = query.where(Partition.computer_id.in_(computers))
-    for computer, reference, instance in session.execute(query):
-        capacity[computer] = capacity.get(computer, 0) + 1
-        if instance is None:
-            free.setdefault(computer, []).append(reference)
+    few = {"computers": list(computers)} if len(computers) <= _FEW else None
+    offered, unused = (_OFFERED, _UNUSED) if few is None else (_OFFERED_OF_FEW, _UNUSED_OF_FEW)
+    connection = session.connection()
+    capacity = {row[0]: row[1] for row in connection.execute(offered, few)}
+    # All at once: a row at a time costs three times as much.
+    for computer, reference in connection.execute(unused, few).all():
+        free.setdefault(computer, []).append(reference)
     return free, capacity
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy import bindparam, event, insert, inspect, select, update
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 
 from slapos_wendelin.master.computer_fields import DECISIVE
@@ -85,6 +85,12 @@ QUIET: Mapping[type[Base], frozenset[str]] = {
 
 #: How much of an error is kept in history, in characters; its end says most.
 _ERROR_LENGTH = 2000
+
+_REVISE = (
+    update(Computer)
+    .where(Computer.id.in_(bindparam("computers", expanding=True)))
+    .values(revision=bindparam("present"))
+)
 
 
 class HistorySession(Session):
@@ -258,9 +264,7 @@ def _revise(session: Session, computers: set[int], number: int) -> None:
     """Give computers a new revision, in the database and in what the session has loaded."""
     if not computers:
         return
-    session.connection().execute(
-        update(Computer).where(Computer.id.in_(computers)).values(revision=number)
-    )
+    session.connection().execute(_REVISE, {"computers": list(computers), "present": number})
     for computer in computers:
         loaded = session.identity_map.get(session.identity_key(Computer, computer))
         if loaded is not None:

@@ -108,7 +108,8 @@ def request_computer_partition() -> Response:
         instance = instance_requests.request_instance(session, wanted, requester)
         session.flush()
         document = absent_document() if instance is None else instance_document(instance)
-        return dump(document), (instance, requester)
+        # What is not there may come to be on any computer.
+        return dump(document), () if instance is None else (instance, requester)
 
     return Response(new_answer(serve), mimetype="text/xml")
 

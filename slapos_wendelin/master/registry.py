@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master import computers
@@ -19,6 +19,13 @@ from slapos_wendelin.master.errors import ConflictError, InvalidRequestError, Un
 from slapos_wendelin.master.models import GUID_PREFIX, Computer, Instance, Partition, Software
 
 _GUID = re.compile(GUID_PREFIX + "([0-9]{1,18})")
+
+#: The key of ``Session.info`` that says that a release will be asked for again.
+_UNSETTLED = "wendelin.unsettled"
+
+_SUPPLIED = select(Software.requested_state, Software.reported_state).where(
+    Software.computer_id == bindparam("computer"), Software.url == bindparam("url")
+)
 
 
 def computer(session: Session, reference: str) -> Computer:
@@ -162,6 +169,22 @@ def supply(session: Session, host: Computer, url: str, state: str = AVAILABLE) -
         session.flush()
         touch_software(session, found)
     return found
+
+
+def ensure_software(session: Session, host: Computer, url: str) -> None:
+    """Ask for a software release on a computer, which mostly has it already."""
+    known = session.connection().execute(_SUPPLIED, {"computer": host.id, "url": url}).first()
+    if known is None or known.requested_state != AVAILABLE or known.reported_state == "error":
+        session.info[_UNSETTLED] = known is not None
+        supply(session, host, url)
+
+
+def is_settled(session: Session) -> bool:
+    """Say whether what the session did would change nothing if it were done again.
+
+    A release that failed to build is asked for anew by each request that needs it.
+    """
+    return not session.info.get(_UNSETTLED, False)
 
 
 def find_software(session: Session, host: Computer, url: str) -> Software | None:

@@ -10,9 +10,9 @@ from flask import g, request
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.answers import Answer, revisions
-from slapos_wendelin.master.checks import DESTROYED
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.registry import is_settled
 
 
 def repeated_answer() -> bytes | None:
@@ -20,27 +20,28 @@ def repeated_answer() -> bytes | None:
     answer = context().answers.find(_key())
     if answer is None:
         return None
-    with context().reading() as session:
-        return answer.body if answer.is_good(session) else None
+    with context().database.glancing() as connection:
+        return answer.body if answer.is_good(connection) else None
 
 
 def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]]) -> bytes:
-    """Serve a request and return the answer, which is kept when nothing was changed.
+    """Serve a request and return the answer, which is kept when it would be the same again.
 
-    :param work: returns the answer and the instances that it was made from, the wanted one first.
-        It is done twice when it changes something.
+    A request that was sent before seldom changes anything: it is first served in a transaction that
+    reads, and waits for nobody.
+
+    :param work: returns the answer and the instances that it was made from. It may be done twice.
     """
 
     def serve(session: Session) -> tuple[bytes, frozenset[tuple[int, int]]]:
         body, instances = work(session)
-        wanted, *others = instances
-        # What is to go may have gone at the next look, whatever computers say.
-        is_to_stay = wanted is not None and wanted.state != DESTROYED
-        return body, revisions([wanted, *others]) if is_to_stay else frozenset()
+        return body, revisions(instances) if is_settled(session) else frozenset()
 
-    (body, made_from), changed = context().changing(serve)
-    if made_from and not changed:
-        context().answers.keep(_key(), Answer(body, made_from))
+    key = _key()
+    seldom = context().answers.note(key)
+    body, made_from = context().changing(serve, seldom=seldom)
+    if made_from:
+        context().answers.keep(key, Answer(body, made_from))
     return body
 
 

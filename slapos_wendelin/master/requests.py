@@ -9,13 +9,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import expect_changes, touch_instance
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
-from slapos_wendelin.master.models import Instance
+from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import ServiceLevel
 
 _LIVE = select(Instance.id).where(
@@ -23,6 +24,9 @@ _LIVE = select(Instance.id).where(
     Instance.reference == bindparam("reference"),
     Instance.live.is_(True),
 )
+
+#: Loads with an instance what is looked at in every request for it.
+_WITH_PLACE = joinedload(Instance.partition).joinedload(Partition.computer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,9 @@ def request_instance(
         return _create(session, request, requester, level)
     _change(session, instance, request, requester)
     if not instance.shared:
-        registry.supply(session, placing.home(instance).computer, instance.software_release)
+        registry.ensure_software(
+            session, placing.home(instance).computer, instance.software_release
+        )
     return instance
 
 
@@ -108,8 +114,9 @@ def find_instance_of(
     """Return the live instance of that name among the roots, or in the requester's tree."""
     tree = 0 if requester is None else requester.root_id
     # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
+    session.flush()
     row = session.connection().scalar(_LIVE, {"tree": tree, "reference": reference})
-    return None if row is None else session.get_one(Instance, row)
+    return None if row is None else session.get_one(Instance, row, options=[_WITH_PLACE])
 
 
 def _check_kind(request: InstanceRequest, instance: Instance | None) -> None:
@@ -161,7 +168,9 @@ def _create(
     else:
         # Before the instance is added, so that all is written at once.
         partition, placement = placing.find_place(session, request.reference, tree, level)
-        registry.supply(session, partition.computer, request.software_release)
+        registry.ensure_software(session, partition.computer, request.software_release)
+        # Placement has chosen it for being free: there is nothing to look up.
+        set_committed_value(partition, "instance", None)
     requested_state = request.state or STARTED
     instance = Instance(
         reference=request.reference,
@@ -178,6 +187,13 @@ def _create(
         provider=provider,
         placement=placement,
         created_at=time.time(),
+        # What is not said here would be asked of the database afterwards.
+        requester_id=None,
+        provider_id=None,
+        reported_at=None,
+        error_at=None,
+        destroyed_at=None,
+        shared_instances=[],
     )
     touch_instance(session, instance)
     session.add(instance)

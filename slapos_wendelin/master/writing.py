@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -34,12 +35,26 @@ _SAVEPOINT = "member"
 _log = logging.getLogger(__name__)
 
 
+class Turn(Protocol):
+    """Lets one process at a time write, so that none of them polls for SQLite's lock."""
+
+    def take(self) -> None:
+        """Wait for the turn."""
+
+    def give(self) -> None:
+        """Let the next process have it."""
+
+
 class Writer:
     """Gives the threads of a process their turns to change the database."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Write through the connections of an engine."""
+    def __init__(self, engine: Engine, others: Turn | None = None) -> None:
+        """Write through the connections of an engine.
+
+        :param others: what gives this process its turn among others that use the database.
+        """
         self._engine = engine
+        self._others = others
         self._turn = threading.Lock()
         self._counting = threading.Lock()
         self._waiting = 0
@@ -66,8 +81,7 @@ class Writer:
         """Keep everybody from writing; nobody is in the middle of it in the block."""
         with self._turn:
             if self._group is not None:
-                self._group.end()
-                self._group = None
+                self._close(self._group)
             yield
 
     def _begin(self) -> _Group:
@@ -79,7 +93,7 @@ class Writer:
             self._waiting -= 1
         try:
             if self._group is None:
-                self._group = _Group(self._engine.connect())
+                self._group = self._open()
         except BaseException:
             self._turn.release()
             raise
@@ -89,10 +103,29 @@ class Writer:
         """Give the turn to the next; commit when there is none, or when it is time."""
         try:
             if not self._waiting or group.is_over():
-                self._group = None
-                group.end()
+                self._close(group)
         finally:
             self._turn.release()
+
+    def _open(self) -> _Group:
+        """Open a group when it is this process's turn."""
+        if self._others is None:
+            return _Group(self._engine.connect())
+        self._others.take()
+        try:
+            return _Group(self._engine.connect())
+        except BaseException:
+            self._others.give()
+            raise
+
+    def _close(self, group: _Group) -> None:
+        """Commit a group and let other processes have their turn."""
+        self._group = None
+        try:
+            group.end()
+        finally:
+            if self._others is not None:
+                self._others.give()
 
 
 class _Group:

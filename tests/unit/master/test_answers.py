@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ import requests
 from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from master_cloud import Cloud
+from master_cloud import RELEASE, Cloud
 from slapos.util import dumps
 from sqlalchemy import func, select
 
@@ -215,14 +216,62 @@ def test_kept_answers_are_those_that_would_be_made_anew(
             client.repeat(number)
 
 
-def test_a_repeated_request_takes_no_write_lock_and_writes_nothing(template: Path):
+@pytest.mark.parametrize("name", ["keeping", "forgetful"])
+def test_a_request_that_was_sent_before_waits_for_nobody_and_writes_nothing(
+    template: Path, name: str
+):
     with started(template) as client:
         form = {"software_release": "release", "partition_reference": "cluster"}
-        client.request(form, None)
-        with client.database.writing():
+        by: FlaskClient = getattr(client, name)
+        first, second = (client.post("requestComputerPartition", form, by) for _ in range(2))
+        assert first == second
+        with ThreadPoolExecutor(1) as pool, client.database.writing():
             # Nobody else can write now.
-            first = client.post("requestComputerPartition", form)
-            assert client.post("requestComputerPartition", form, client.forgetful) == first
+            again = pool.submit(client.post, "requestComputerPartition", form, by)
+            assert again.result(timeout=30) == first
+
+
+def test_a_name_that_was_destroyed_can_be_destroyed_elsewhere(cloud: Cloud):
+    cloud.add_computer("paris")
+    cloud.add_computer("tokyo")
+    cloud.request("cluster", filter_kw={"computer_guid": "paris"})
+    for _ in range(3):
+        cloud.request("cluster", state="destroyed")
+    cloud.request("cluster", filter_kw={"computer_guid": "tokyo"})
+    cloud.request("cluster", state="destroyed")
+    assert [each["state"] for each in cloud.client.instances()] == ["destroyed"] * 2
+
+
+def test_what_never_was_can_be_destroyed_when_it_has_come_to_be(cloud: Cloud):
+    cloud.add_computer("paris")
+    cloud.add_computer("tokyo")
+    root = cloud.request("cluster", filter_kw={"computer_guid": "paris"})
+    for _ in range(3):
+        cloud.request_from(root, "storage", state="destroyed")
+    cloud.request_from(root, "storage", filter_kw={"computer_guid": "tokyo"})
+    cloud.request_from(root, "storage", state="destroyed")
+    (child,) = cloud.client.instance("cluster")["children"]
+    assert child["state"] == "destroyed"
+
+
+def test_a_release_that_failed_to_build_is_asked_for_by_each_request(cloud: Cloud):
+    cloud.add_computer("paris")
+    cloud.request("cluster")
+    number = 0
+    for _ in range(3):
+        requests.post(
+            f"{cloud.url}softwareReleaseError",
+            data={"computer_id": "paris", "url": RELEASE, "error_log": "no compiler"},
+            timeout=10,
+        )
+        cloud.request("cluster")
+        (told,) = cloud.client.computers()[0]["software"]
+        assert told["number"] > number
+        number = told["number"]
+        cloud.request("cluster")
+        (told,) = cloud.client.computers()[0]["software"]
+        assert told["number"] > number
+        number = told["number"]
 
 
 def test_a_computer_that_knows_its_document_is_told_that_it_is_the_same(cloud: Cloud):

@@ -162,7 +162,8 @@ def damaged(content: bytes, how: str) -> bytes:
     if how == "cut":
         return content[: len(content) // 2]
     if how == "a bit":
-        return content[:100] + bytes([content[100] ^ 1]) + content[101:]
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     if how == "a value":
         lines = [line.replace(b"early", b"later") for line in lines]
     elif how == "a row less":
