@@ -53,7 +53,13 @@ class ComputerTokenCommand(AccessCommand):
         )
         for name in _PLACE:
             parser.add_argument(f"--{name}", metavar="NAME", help=f"its {name}")
-        parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
+        parser.add_argument(
+            "--label",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="a label of the computer, such as storage_type=ssd (may be repeated)",
+        )
         parser.add_argument(
             "--replace",
             action="store_true",
@@ -140,7 +146,12 @@ class CertificateListCommand(AccessCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take what to list."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("--kind", choices=("user", "computer", "partition"), default="")
+        parser.add_argument(
+            "--kind",
+            choices=("user", "computer", "partition"),
+            default="",
+            help="whose certificates (default: all)",
+        )
         parser.add_argument("--name", default="", help="of the user, computer or instance")
         parser.add_argument("--all", action="store_true", help="also those that were revoked")
         return parser

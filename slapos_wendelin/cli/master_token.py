@@ -30,7 +30,12 @@ class MasterTokenCommand(Command):
         """Take the user, and where the master keeps what."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("user", help="the user's name")
-        parser.add_argument("--role", choices=("operator", "viewer"), default="operator")
+        parser.add_argument(
+            "--role",
+            choices=("operator", "viewer"),
+            default="operator",
+            help="of the user (default: operator)",
+        )
         add_database_option(parser)
         parser.add_argument(
             "--authority", required=True, type=Path, help="the folder of the master's authority"

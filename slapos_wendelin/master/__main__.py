@@ -148,7 +148,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a computer that has not called for so long counts as lost (default: %(default)g)",
     )
     parser.add_argument(
-        "--log-level", default="info", choices=("debug", "info", "warning", "error")
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="the least that is logged (default: info)",
     )
     parser.add_argument(
         "--log-format",

@@ -106,7 +106,7 @@ def delete_user(name: str) -> dict[str, Any]:
     with context().writing() as session:
         user = session.get(User, name)
         if user is None:
-            raise UnknownError(f"there is no user {name!r}", "see GET /v1/users")
+            raise UnknownError(f"there is no user {name!r}", "see `slapos user list`")
         admission.remove_user(session, user)
         return _user_view(user)
 

@@ -10,6 +10,7 @@ from flask import g, request
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.answers import Answer, revisions
+from slapos_wendelin.master.checks import DESTROYED
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.models import Instance
 
@@ -26,13 +27,16 @@ def repeated_answer() -> bytes | None:
 def new_answer(work: Callable[[Session], tuple[bytes, Iterable[Instance | None]]]) -> bytes:
     """Serve a request and return the answer, which is kept when nothing was changed.
 
-    :param work: returns the answer and the instances that it was made from. It is done twice when
-        it changes something.
+    :param work: returns the answer and the instances that it was made from, the wanted one first.
+        It is done twice when it changes something.
     """
 
     def serve(session: Session) -> tuple[bytes, frozenset[tuple[int, int]]]:
         body, instances = work(session)
-        return body, revisions(instances)
+        wanted, *others = instances
+        # What is to go may have gone at the next look, whatever computers say.
+        is_to_stay = wanted is not None and wanted.state != DESTROYED
+        return body, revisions([wanted, *others]) if is_to_stay else frozenset()
 
     (body, made_from), changed = context().changing(serve)
     if made_from and not changed:

@@ -105,7 +105,7 @@ def test_erasing_without_a_terminal_is_refused(monkeypatch, tmp_path):
 def test_every_entry_that_is_made_is_erased():
     source = Path(commands.__file__).parents[1]
     texts = [path.read_text() for path in (source / "local").glob("*.py")]
-    texts.append((source.parent / "wendelin").read_text())
+    texts.append((Path(__file__).parents[2] / "wendelin").read_text())
     made = set(re.findall(r'(?:root / "|WENDELIN_HOME/)([a-z.-]+)', "\n".join(texts)))
     assert made <= set(commands.ENTRIES)
 

@@ -155,7 +155,7 @@ class TwoMasters(RuleBasedStateMachine):
         with self.transaction(how, master) as session:
             for instance in computers.instances_on(session, registry.computer(session, name)):
                 if instance.state == "destroyed" and instance.partition is not None:
-                    reports.report_destroyed(session, name, instance.partition.reference)
+                    reports.report_destroyed(session, instance.partition)
 
     @rule(name=NAMES)
     def fall_silent(self, name: str) -> None:

@@ -55,9 +55,12 @@ def test_the_partition_that_was_left_is_wiped_and_then_free(cloud: Cloud, tree):
 
 def test_the_computers_and_the_requester_become_due(cloud: Cloud, tree):
     root, child = tree
-    before = {name: cloud.client.wait_due(name)["number"] for name in ("paris", "lyon", "osaka")}
+    before = {
+        name: cloud.client.wait_due(name, timeout=0)["number"]
+        for name in ("paris", "lyon", "osaka")
+    }
     cloud.client.move(child.getInstanceGuid())
-    due = {name: cloud.client.wait_due(name, after) for name, after in before.items()}
+    due = {name: cloud.client.wait_due(name, after, timeout=0) for name, after in before.items()}
     assert [each["guid"] for each in due["paris"]["instances"]] == [root.getInstanceGuid()]
     assert [each["state"] for each in due["lyon"]["instances"]] == ["destroyed"]
     assert [each["guid"] for each in due["osaka"]["instances"]] == [child.getInstanceGuid()]

@@ -137,7 +137,7 @@ def test_a_silent_computer_is_lost_until_it_calls_again(hasty_cloud: Cloud):
     assert hasty_cloud.client.computer("paris")["lost"]
     with pytest.raises(Exception, match="paris: lost"):
         hasty_cloud.request("cluster")
-    hasty_cloud.client.wait_due("paris")
+    hasty_cloud.client.wait_due("paris", timeout=0)
     assert not hasty_cloud.client.computer("paris")["lost"]
     assert hasty_cloud.request("cluster").slap_computer_id == "paris"
 
@@ -153,7 +153,7 @@ def test_a_computer_that_waits_for_work_is_not_lost_meanwhile(hasty_cloud: Cloud
 @on_every_database
 def test_contacts_are_in_the_database_for_other_masters(cloud: Cloud, location: Path | str):
     cloud.add_computer("paris")
-    cloud.client.wait_due("paris")
+    cloud.client.wait_due("paris", timeout=0)
     other = MasterServer(location, "127.0.0.1", 0, plain=True)
     thread = threading.Thread(target=other.serve)
     thread.start()
@@ -375,7 +375,7 @@ def test_a_removed_computer_stays_known_and_may_not_come_back_by_itself(cloud: C
     with pytest.raises(Exception, match="computer 'paris' was removed"):
         cloud.format("paris", ["slappart0"])
     with pytest.raises(MasterAnswerError, match="computer 'paris' was removed"):
-        cloud.client.wait_due("paris")
+        cloud.client.wait_due("paris", timeout=0)
     with pytest.raises(Exception, match="none is registered"):
         cloud.request("cluster")
     cloud.client.put_computer("paris", state="eligible")

@@ -257,8 +257,13 @@ def test_watching_goes_on_until_it_is_interrupted(cloud: Cloud, tmp_path: Path):
     configuration = tmp_path / "client.cfg"
     configuration.write_text(f"[slapos]\nmaster_url = {cloud.url}\n[slapconsole]\n")
     command = ["cluster", "status", "--json", "--watch", "0.1", "--cfg", str(configuration)]
+    # Where the tests run in the background, SIGINT is ignored from the start.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from slapos_wendelin.cli.entry import main; sys.exit(main())"
+    )
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "slapos_wendelin.cli.entry", *command],
+        [sys.executable, "-W", "ignore", "-c", program, *command],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},

@@ -203,7 +203,7 @@ def test_the_log_is_json_for_programs_and_names_no_password(
             record = json.loads(line)
             if record["event"] == "started":
                 break
-        assert record["level"] == "info"
+        assert record["level"] == "INFO"
         assert record["database"].startswith("mariadb+pymysql://logged:***@localhost/")
         with MasterClient(record["url"].rstrip("/")) as client:
             client.health()
