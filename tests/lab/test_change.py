@@ -94,7 +94,7 @@ def test_added_storage_takes_its_part_of_the_data(
         *("run", "slapos", "request", "small-cluster", "wendelin-cluster"),
         *("--parameters", "storage-count=4"),
     )
-    assert "storage-count: 3 -> 4" in done.stdout
+    assert "storage-count: 3 → 4" in done.stdout
     wait_for(lambda: f"{STORAGES}3" in small.nodes(), "the new storage is requested")
     state = small.wait_until_well()
     assert witness.testify() > 0
@@ -114,7 +114,7 @@ def test_added_replica_gives_every_partition_a_second_copy(
     before = small.processes(STORAGES)
     done = small.request(replicas=1)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "replicas: 0 -> 1" in done.stdout
+    assert "replicas: 0 → 1" in done.stdout
     wait_for(lambda: small.state()["replicas"] == 1, "NEO keeps a replica")
     state = small.wait_until_well()
     assert witness.testify() > 0
