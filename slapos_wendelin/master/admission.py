@@ -18,13 +18,14 @@ from slapos_wendelin import tokens
 from slapos_wendelin.certificates import Subject, key_digest
 from slapos_wendelin.master import computers
 from slapos_wendelin.master.access import revoke
-from slapos_wendelin.master.authority import Authority, Issued, public_key_of
+from slapos_wendelin.master.authority import Authority, Issued
 from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.computer_fields import ELIGIBLE, FIELDS, REMOVED
 from slapos_wendelin.master.context import COMPUTER, OPERATOR, VIEWER
 from slapos_wendelin.master.errors import ConflictError, ForbiddenError, InvalidRequestError
 from slapos_wendelin.master.history import WHO
 from slapos_wendelin.master.models import Certificate, Token, User
+from slapos_wendelin.master.signing_requests import public_key_of
 
 USER = "user"
 

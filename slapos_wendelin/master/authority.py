@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPublicKeyTypes,
     CertificatePublicKeyTypes,
@@ -48,16 +48,11 @@ from slapos_wendelin.certificates import (
     serial_of,
 )
 from slapos_wendelin.files import write_atomically
-from slapos_wendelin.master.errors import AuthorityError, InvalidRequestError
+from slapos_wendelin.master.errors import AuthorityError
+from slapos_wendelin.master.signing_requests import public_key_of
 
 #: How far a certificate reaches into the past, for owners whose clock is late.
 _CLOCK_TOLERANCE = timedelta(minutes=10)
-
-#: The longest request for a certificate that is read, in characters.
-_REQUEST_LIMIT = 16_384
-
-_CURVES = (ec.SECP256R1, ec.SECP384R1)
-_RSA_SIZES = range(2048, 8193)
 
 #: How long a list of revoked certificates is good for.
 _LIST_LIFETIME = timedelta(days=7)
@@ -383,46 +378,6 @@ def _elliptic(key: PrivateKeyTypes) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateError("its key is not an elliptic curve key")
     return key
-
-
-def public_key_of(request: str) -> CertificatePublicKeyTypes:
-    """Return the public key of a request for a certificate.
-
-    :raises InvalidRequestError: when the request cannot be read, its key is weak, or whoever made
-        it does not have the key.
-    """
-    remedy = "send a PEM certificate signing request for a P-256 key"
-    if len(request) > _REQUEST_LIMIT:
-        raise InvalidRequestError(
-            f"the certificate signing request has {len(request)} characters", remedy
-        )
-    try:
-        parsed = x509.load_pem_x509_csr(request.encode())
-        key = parsed.public_key()
-        strong = _is_strong(key)
-        # A key that is refused is not worth the work of checking its signature.
-        signed = strong and parsed.is_signature_valid
-    except Exception as error:
-        # The library has many errors of its own for what it cannot read.
-        raise InvalidRequestError(
-            "the certificate signing request cannot be read", remedy
-        ) from error
-    if not strong:
-        raise InvalidRequestError("the key of the certificate signing request is weak", remedy)
-    if not signed:
-        raise InvalidRequestError(
-            "the certificate signing request is not signed with its own key", remedy
-        )
-    return key
-
-
-def _is_strong(key: CertificatePublicKeyTypes) -> bool:
-    """Say whether a key may be certified."""
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return isinstance(key.curve, _CURVES)
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size in _RSA_SIZES
-    return isinstance(key, ed25519.Ed25519PublicKey)
 
 
 def _key_usage(

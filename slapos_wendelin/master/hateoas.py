@@ -55,7 +55,8 @@ def search() -> dict[str, Any]:
         if query.startswith(f"portal_type:{kind}{_VALID}"):
             condition = query.removeprefix(f"portal_type:{kind}{_VALID}")
             with context().reading() as session:
-                return {"_embedded": {"contents": find(session, _equality(condition, field))}}
+                found = find(session, _equality(condition, field))
+                return {"_embedded": {"contents": [_visible(each) for each in found]}}
     known = ", ".join(_KINDS)
     raise InvalidRequestError(f"the query {shown(query)} is not known", f"ask for {known}")
 
@@ -106,8 +107,8 @@ def _instances(session: Session, title: str | None) -> _Contents:
             "portal_type": "Slave Instance" if each.shared else "Software Instance",
             "url_string": each.software_release,
             "text_content": dict2xml(_visible(each.parameters)),
-            "getConnectionXmlAsDict": _visible(each.connection),
-            "SoftwareInstance_getNewsDict": _visible({"text": access_status(each)}),
+            "getConnectionXmlAsDict": each.connection,
+            "SoftwareInstance_getNewsDict": {"text": access_status(each)},
         }
         for each in session.scalars(query.order_by(Instance.id))
     ]
@@ -138,7 +139,7 @@ def _software(session: Session, computer: str | None) -> _Contents:
             "uid": each.id,
             "relative_url": f"compute_node/{each.computer.reference}",
             "url_string": each.url,
-            "SoftwareInstallation_getNewsDict": _visible({"text": software_status(each)}),
+            "SoftwareInstallation_getNewsDict": {"text": software_status(each)},
         }
         for each in session.scalars(query.order_by(Software.id))
     ]
@@ -180,7 +181,7 @@ def _tree_fields(instance: Instance) -> dict[str, Any]:
             {"connection_key": key, "connection_value": value}
             for key, value in sorted(_visible(instance.connection).items())
         ],
-        "url_string": instance.software_release,
+        **_visible({"url_string": instance.software_release}),
         "source_reference": instance.software_type,
         "root_slave": int(instance.shared),
         "news": {"instance": [_visible({"text": access_status(instance)})]},

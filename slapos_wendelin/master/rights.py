@@ -187,9 +187,7 @@ RULES: Mapping[str, Rule] = {
     "protocol.generate_computer_certificate": _OPERATORS,
     "protocol.revoke_computer_certificate": _OPERATORS,
     "protocol.get_computer_status": Rule(viewer=True, computer=_own_computer()),
-    "protocol.get_computer_partition_status": Rule(
-        viewer=True, computer=_own_computer(), partition=_own_partition()
-    ),
+    "protocol.get_computer_partition_status": _THE_COMPUTER_OR_PARTITION,
     "protocol.get_hosting_subscription_ip_list": _THE_COMPUTER_OR_PARTITION,
     "protocol.get_software_release_list_from_software_product": _EVERYONE_WITH_A_CERTIFICATE,
     "protocol.get_hateoas_url": _EVERYONE_WITH_A_CERTIFICATE,
@@ -209,7 +207,7 @@ RULES: Mapping[str, Rule] = {
     "json_rpc.put_instance_title": Rule(partition=_own_guid),
     "json_rpc.put_connection_parameters": Rule(partition=_own_guid),
     "json_rpc.post_software_installation": _OPERATORS,
-    "json_rpc.all_software_of_computer": Rule(viewer=True, computer=_own_document),
+    "json_rpc.all_software_of_computer": Rule(computer=_own_document),
     "json_rpc.put_software_state": Rule(computer=_own_document),
     "json_rpc.put_software_error": Rule(computer=_own_document),
     "json_rpc.put_format": Rule(computer=_own_document),

@@ -12,17 +12,20 @@ from threading import Barrier
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from database_servers import on_every_database
 from hypothesis import given
 from hypothesis import strategies as st
 from secure_cloud import Caller, SecureCloud
 
 from slapos_wendelin import tokens
-from slapos_wendelin.certificates import key_digest, key_text, make_key, make_request
+from slapos_wendelin.certificates import Subject, key_digest, key_text, make_key, make_request
 from slapos_wendelin.errors import ParameterError
-from slapos_wendelin.master import authority as authority_module
-from slapos_wendelin.master import handing_out
+from slapos_wendelin.master import admission, handing_out
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import MasterAnswerError
-from slapos_wendelin.master.models import Token
+from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.errors import ForbiddenError
+from slapos_wendelin.master.models import Certificate, Token
 
 
 class Joiner:
@@ -115,6 +118,35 @@ def test_a_token_that_two_use_at_the_same_moment_works_for_one(secure_cloud: Sec
         answers = sorted(pool.map(join, range(6)))
     assert answers == ["in", *["the token for computer 'raced' has been used"] * 5]
     assert len(secure_cloud.operator.client.certificates("computer", "raced")) == 1
+
+
+@on_every_database
+def test_a_token_that_is_used_at_two_masters_at_once_works_for_one(
+    location: Path | str, tmp_path: Path
+):
+    authority = Authority(tmp_path / "authority")
+    masters = [Database(location), Database(location)]
+    with masters[0].writing() as session:
+        invitation = admission.Invitation("user", "raced", "viewer")
+        token, _ = admission.make_token(session, authority, invitation, "test")
+    barrier = Barrier(4)
+
+    def join(number: int) -> str:
+        request = make_request(make_key(), "me")
+        barrier.wait(30)
+        try:
+            with masters[number % 2].writing() as session:
+                return admission.admit(session, authority, token, request).subject.name
+        except ForbiddenError as error:
+            return error.message
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = sorted(pool.map(join, range(4)))
+    with masters[1].reading() as session:
+        assert session.query(Certificate).count() == 1
+    for master in masters:
+        master.close()
+    assert answers == ["raced", *["the token for user 'raced' has been used"] * 3]
 
 
 def test_who_lost_the_answer_asks_again_with_the_same_key(
@@ -358,7 +390,7 @@ def test_a_certificate_whose_record_was_not_kept_is_made_anew(
     secure_cloud: SecureCloud, computer: Caller
 ):
     instance = secure_cloud.request("crashed", filter_kw={"computer_guid": "lima"})
-    subject = authority_module.Subject("partition", instance.getInstanceGuid())
+    subject = Subject("partition", instance.getInstanceGuid())
     issued = secure_cloud.authority.issue_with_key(subject)
     secure_cloud.authority.keep(issued)
     assert partition_of(computer, instance).getCertificate()["key"] != issued.key

@@ -116,7 +116,7 @@ REQUESTS = {
     ),
     "protocol.get_computer_status": Request("getComputerStatus", COMPUTER | VIEWER, query=HOST),
     "protocol.get_computer_partition_status": Request(
-        "getComputerPartitionStatus", BOTH | VIEWER, query=PLACE
+        "getComputerPartitionStatus", BOTH, query=PLACE
     ),
     "protocol.get_hosting_subscription_ip_list": Request(
         "getHostingSubscriptionIpList", BOTH, query=PLACE
@@ -169,7 +169,7 @@ REQUESTS = {
     ),
     "json_rpc.all_software_of_computer": Request(
         "slapos.allDocs.v0.compute_node_software_installation_list",
-        COMPUTER | VIEWER,
+        COMPUTER,
         document=HOST_DOCUMENT,
     ),
     "json_rpc.put_software_state": Request(
