@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, inspect, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos_wendelin.master.models import Computer, Instance, Property, Software
 
 #: The key of ``Session.info`` that holds the computers with new work of a transaction.
 _NEWS = "wendelin.due"
+
+#: The key of ``Session.info`` that holds the numbers of computers that are not written yet.
+_TOUCHED = "wendelin.touched"
 
 #: The row of `Property` that holds the last number.
 LAST_NUMBER = "last_number"
@@ -61,6 +65,15 @@ def committed_number(session: Session) -> int:
     return number
 
 
+def number_before(session: Session) -> int:
+    """Return the last number that was given out before the session.
+
+    What has a number up to it is not changed again under that number.
+    """
+    number: int = session.info[_BEFORE]
+    return number
+
+
 def given_number(session: Session) -> int | None:
     """Return the last number that the session gave out, or None."""
     before, last = session.info.get(_BEFORE), session.info.get(_LAST)
@@ -102,9 +115,26 @@ def keep_numbers(connection: Connection, first: int, last: int) -> None:
 
 def touch_computer(session: Session, computer: Computer) -> int:
     """Give the computer new work and return its number."""
-    computer.number = next_number(session)
-    session.info.setdefault(_NEWS, {})[computer.reference] = computer.number
-    return computer.number
+    number = next_number(session)
+    if inspect(computer).persistent:
+        # It is written with the computer's revision.
+        set_committed_value(computer, "number", number)
+        session.info.setdefault(_TOUCHED, {})[computer.id] = number
+    else:
+        computer.number = number
+    session.info.setdefault(_NEWS, {})[computer.reference] = number
+    return number
+
+
+def has_touched(session: Session) -> bool:
+    """Return whether numbers of computers are not written yet."""
+    return _TOUCHED in session.info
+
+
+def take_touched(session: Session) -> dict[int, int]:
+    """Return and forget the computers, by row, whose new numbers are not written yet."""
+    touched: dict[int, int] = session.info.pop(_TOUCHED, {})
+    return touched
 
 
 def touch_instance(session: Session, instance: Instance) -> None:

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import bindparam, event, func, or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master.candidates import ELIGIBLE, LOST, Candidate
 from slapos_wendelin.master.computer_fields import REMOVED
-from slapos_wendelin.master.due import committed_number
+from slapos_wendelin.master.due import committed_number, number_before
 from slapos_wendelin.master.fleet import Fleet
+from slapos_wendelin.master.history import HistorySession, effects, number_of
 from slapos_wendelin.master.models import Computer, Instance, Partition
 
 #: The key of ``Session.info`` that holds the cache of the process.
@@ -47,12 +48,14 @@ _COLUMNS = (
 )
 
 #: Statements are made once: to make one costs as much as to execute it.
-_CHANGED = select(*_COLUMNS).where(
+_REVISIONS = select(Computer.id, Computer.revision).where(
     or_(
         Computer.revision > bindparam("seen"),
         Computer.id.in_(bindparam("stale", expanding=True)),
     )
 )
+_ALL = select(*_COLUMNS)
+_FEW_COMPUTERS = _ALL.where(Computer.id.in_(bindparam("computers", expanding=True)))
 _OFFERED = (
     select(Partition.computer_id, func.count())
     .where(Partition.offered)
@@ -76,7 +79,9 @@ class FleetCache:
     own and learns in this way what the others did.
 
     A writing transaction sees its own changes too. They may never be committed: the computers that
-    have them are read again by the next transaction, whatever their revision is then.
+    have them are looked at again by the next transaction, whatever their revision is then. Most
+    transactions only fill a partition; the cache follows that, and the computer is not read again
+    while it has the revision that it got by it.
 
     It serves writing transactions and trials, of which a process has one at a time.
     """
@@ -99,27 +104,62 @@ class FleetCache:
         self._seen = -1
         #: The references of computers by their row.
         self._references: dict[int, str] = {}
-        #: The rows that were read with changes that may not have been committed.
+        #: The rows that the fleet shows with changes that may not have been committed.
         self._stale: set[int] = set()
+        #: The revision of each row as the fleet shows it, where that is sure.
+        self._shown: dict[int, int] = {}
         self._lost: dict[str, float | None] = {}
         self._lost_interval = min(_LOST_INTERVAL, lost_after / 10)
         self._lost_at = time.monotonic()
 
     def fleet(self, session: Session) -> Fleet:
         """Return the fleet as the session's transaction sees the database."""
-        committed = committed_number(session)
-        stale = set(self._stale)
-        rows = session.execute(_CHANGED, {"seen": self._seen, "stale": list(stale)}).all()
-        self._stale |= {row.id for row in rows if row.revision > committed}
-        for row in stale - {row.id for row in rows}:
+        committed, before = committed_number(session), number_before(session)
+        stale = {"seen": self._seen, "stale": list(self._stale)}
+        revisions = {row.id: row.revision for row in session.execute(_REVISIONS, stale)}
+        for row in self._stale - revisions.keys():
             self._forget(row)
-        free, capacity = _partitions(session, [row.id for row in rows])
-        for row in rows:
-            self._put(row, free.get(row.id, ()), capacity.get(row.id, 0))
-        self._stale = {row.id for row in rows if row.revision > committed}
+        changed = [row for row, revision in revisions.items() if self._shown.get(row) != revision]
+        self._stale |= {row for row in changed if revisions[row] > committed}
+        self._read(session, changed)
+        for row in changed:
+            # What has a number of this transaction may change under it once more.
+            if revisions[row] <= before:
+                self._shown[row] = revisions[row]
+            else:
+                self._shown.pop(row, None)
+        self._stale = {row for row, revision in revisions.items() if revision > committed}
         self._seen = committed
         self._follow_contacts(session)
         return self._fleet
+
+    def follow(self, session: Session) -> None:
+        """Take over what a session has done, of which everything is flushed, if that is simple."""
+        done, number = effects(session), number_of(session)
+        for partition in done.filled:
+            computer = partition.computer
+            known = self._fleet.get(computer.reference)
+            if number is None or known is None or computer.id in done.changed:
+                continue
+            if computer.id in self._shown:
+                free = [*known.free]
+                if partition.reference in free:
+                    free.remove(partition.reference)
+                self._fleet.put(replace(known, free=tuple(free)))
+                self._shown[computer.id] = number
+                self._stale.add(computer.id)
+
+    def _read(self, session: Session, computers: Sequence[int]) -> None:
+        """Read computers and put them into the fleet as the session sees them."""
+        if not computers:
+            return
+        wanted = set(computers)
+        few = {"computers": list(computers)} if len(wanted) <= _FEW else None
+        rows = session.execute(_ALL if few is None else _FEW_COMPUTERS, few).all()
+        free, capacity = _partitions(session, computers)
+        for row in rows:
+            if row.id in wanted:
+                self._put(row, free.get(row.id, ()), capacity.get(row.id, 0))
 
     def _put(self, row: Any, free: Sequence[str], capacity: int) -> None:
         """Put a computer into the fleet as its row says."""
@@ -139,6 +179,7 @@ class FleetCache:
 
     def _forget(self, row: int) -> None:
         """Take a computer out of the fleet."""
+        self._shown.pop(row, None)
         reference = self._references.pop(row, None)
         if reference is not None:
             self._fleet.remove(reference)
@@ -190,6 +231,13 @@ def timing(session: Session) -> Iterator[None]:
         _cache(session).observe(time.perf_counter() - began)
 
 
+def _follow(session: Session) -> None:
+    """Let the cache that a session was given follow what the session keeps."""
+    cache = session.info.get(_CACHE)
+    if isinstance(cache, FleetCache):
+        cache.follow(session)
+
+
 def _cache(session: Session) -> FleetCache:
     """Return the cache that a session was given, or one of its own."""
     cache = session.info.get(_CACHE)
@@ -222,8 +270,6 @@ def _partitions(
     """Return the free partitions of computers, and how many they offer in all."""
     free: dict[int, list[str]] = {}
     capacity: dict[int, int] = {}
-    if not computers:
-        return free, capacity
     few = {"computers": list(computers)} if len(computers) <= _FEW else None
     offered, unused = (_OFFERED, _UNUSED) if few is None else (_OFFERED_OF_FEW, _UNUSED_OF_FEW)
     connection = session.connection()
@@ -255,3 +301,7 @@ def _candidate(row: Any, free: Iterable[str], capacity: int, state: str) -> Cand
         disk=measured.get("storage_capacity"),
         state=state,
     )
+
+
+# Whoever commits has flushed everything before.
+event.listen(HistorySession, "before_commit", _follow)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import bindparam, event, insert, inspect, select, update
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 
 from slapos_wendelin.master.computer_fields import DECISIVE
-from slapos_wendelin.master.due import next_number
+from slapos_wendelin.master.due import has_touched, next_number, take_touched
 from slapos_wendelin.master.models import (
     Base,
     Certificate,
@@ -37,6 +38,9 @@ WHO = "wendelin_who"
 
 #: The key in ``Session.info`` of the number that all changes of the session's transaction have.
 _NUMBER = "wendelin_transaction"
+
+#: The key in ``Session.info`` of how the transaction's changes concern computers.
+_EFFECTS = "wendelin_effects"
 
 #: The columns of which history is kept. What only says how far a computer has come is left out: it
 #: changes at every pass.
@@ -91,6 +95,21 @@ _REVISE = (
     .where(Computer.id.in_(bindparam("computers", expanding=True)))
     .values(revision=bindparam("present"))
 )
+_REVISE_AND_TOUCH = (
+    update(Computer)
+    .where(Computer.id == bindparam("row"))
+    .values(revision=bindparam("present"), number=bindparam("newest"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """How the changes of a transaction concern what computers offer."""
+
+    #: The partitions that new instances have filled.
+    filled: list[Partition] = field(default_factory=list)
+    #: The rows of the computers that have changed otherwise.
+    changed: set[int] = field(default_factory=set)
 
 
 class HistorySession(Session):
@@ -113,25 +132,79 @@ def _after_flush(session: Session, _context: UOWTransaction) -> None:
         (REMOVED, list(session.deleted)),
     ):
         for row in rows:
-            columns = TRACKED.get(type(row))
-            if columns is None:
-                continue
-            before, after = _differences(row, columns, action)
-            if action != CHANGED or before or after:
-                changes.append(_change(session, row, action, before, after))
-            if action != CHANGED or _is_news(row):
-                concerned |= _computers(session, row, before)
+            change, here = _seen(session, row, action)
+            changes += change
+            concerned |= here
+    _keep(session, changes, concerned)
+
+
+def keep_added(session: Session, row: Base) -> None:
+    """Keep what a flush would have kept of a row that was written past it."""
+    changes, concerned = _seen(session, row, ADDED)
+    _keep(session, changes, concerned)
+
+
+def _keep(session: Session, changes: list[dict[str, Any]], concerned: set[int]) -> None:
+    """Write changes and the new revisions of the computers that they concern."""
     if not changes and not concerned:
         return
-    if _NUMBER not in session.info:
-        session.info[_NUMBER] = next_number(session)
-    number = session.info[_NUMBER]
+    number = _number(session)
     if changes:
         now = time.time()
         for change in changes:
             change |= {"number": number, "at": now}
         session.connection().execute(insert(Change), changes)
     _revise(session, concerned, number)
+
+
+def _number(session: Session) -> int:
+    """Return the number that all changes of the session have."""
+    if _NUMBER not in session.info:
+        session.info[_NUMBER] = next_number(session)
+    number: int = session.info[_NUMBER]
+    return number
+
+
+def _seen(session: Session, row: Base, action: str) -> tuple[list[dict[str, Any]], set[int]]:
+    """Return the change of a row that history keeps, if any, and the computers concerned."""
+    columns = TRACKED.get(type(row))
+    if columns is None:
+        return [], set()
+    changes, concerned = [], set()
+    before, after = _differences(row, columns, action)
+    is_told = action != CHANGED or bool(before or after)
+    if is_told:
+        changes.append(_change(session, row, action, before, after))
+    if action != CHANGED or _is_news(row):
+        concerned = _computers(session, row, before)
+        _note_effect(session, row, action, concerned, is_told=is_told)
+    return changes, concerned
+
+
+def effects(session: Session) -> Effects:
+    """Return how the session's flushes until now concern what computers offer."""
+    found: Effects = session.info.setdefault(_EFFECTS, Effects())
+    return found
+
+
+def number_of(session: Session) -> int | None:
+    """Return the number of the session's changes; None when there are none."""
+    number: int | None = session.info.get(_NUMBER)
+    return number
+
+
+def _note_effect(
+    session: Session, row: Base, action: str, concerned: set[int], *, is_told: bool
+) -> None:
+    """Note how one changed row concerns what computers offer.
+
+    :param is_told: whether something of which history is kept has changed.
+    """
+    if isinstance(row, Instance) and action == ADDED:
+        if row.partition is not None:
+            effects(session).filled.append(row.partition)
+    elif not isinstance(row, Software) and (is_told or _is_measured_otherwise(row)):
+        effects(session).changed.update(concerned)
 
 
 def _differences(
@@ -217,14 +290,16 @@ def _computers(session: Session, row: Base, before: Mapping[str, Any]) -> set[in
 def _is_news(row: Base) -> bool:
     """Return whether a flush changed more than what nobody is told."""
     quiet = QUIET.get(type(row), frozenset())
-    if isinstance(row, Computer) and not _measured_otherwise(row):
+    if isinstance(row, Computer) and not _is_measured_otherwise(row):
         quiet |= {"measured"}
     return any(each.history.has_changes() for each in inspect(row).attrs if each.key not in quiet)
 
 
-def _measured_otherwise(host: Computer) -> bool:
-    """Return whether a computer was measured and has other sizes than before."""
-    history = inspect(host).attrs.measured.history
+def _is_measured_otherwise(row: Base) -> bool:
+    """Return whether a row is of a computer that was measured and has other sizes than before."""
+    if not isinstance(row, Computer):
+        return False
+    history = inspect(row).attrs.measured.history
     old = history.deleted[0] if history.deleted else {}
     new = history.added[0] if history.added else {}
     return any(old.get(name) != new.get(name) for name in DECISIVE)
@@ -261,15 +336,32 @@ def _computers_of_tree(session: Session, root: int) -> set[int]:
 
 
 def _revise(session: Session, computers: set[int], number: int) -> None:
-    """Give computers a new revision, in the database and in what the session has loaded."""
-    if not computers:
-        return
-    session.connection().execute(_REVISE, {"computers": list(computers), "present": number})
-    for computer in computers:
+    """Give computers a new revision, in the database and in what the session has loaded.
+
+    The numbers of those that have got new work are written too.
+    """
+    touched = take_touched(session)
+    connection = session.connection()
+    if touched:
+        rows = [
+            {"row": row, "newest": newest, "present": number} for row, newest in touched.items()
+        ]
+        connection.execute(_REVISE_AND_TOUCH, rows)
+    others = computers - touched.keys()
+    if others:
+        connection.execute(_REVISE, {"computers": list(others), "present": number})
+    for computer in computers | touched.keys():
         loaded = session.identity_map.get(session.identity_key(Computer, computer))
         if loaded is not None:
             attributes.set_committed_value(loaded, "revision", number)
 
 
+def _before_commit(session: Session) -> None:
+    """Write the numbers of computers that got new work after the last flush."""
+    if has_touched(session):
+        _revise(session, set(), _number(session))
+
+
 event.listen(HistorySession, "after_flush", _after_flush)
+event.listen(HistorySession, "before_commit", _before_commit)
 event.listen(HistorySession, "do_orm_execute", _refuse_bulk_changes)

@@ -27,6 +27,15 @@ _SUPPLIED = select(Software.requested_state, Software.reported_state).where(
     Software.computer_id == bindparam("computer"), Software.url == bindparam("url")
 )
 
+_PARTITION = (
+    select(Partition)
+    .join(Computer)
+    .where(
+        Computer.reference == bindparam("computer"), Partition.reference == bindparam("partition")
+    )
+    .options(contains_eager(Partition.computer))
+)
+
 
 def computer(session: Session, reference: str) -> Computer:
     """Return a computer that has not been removed.
@@ -49,12 +58,7 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
 
     :raises UnknownError: when there is none of that name.
     """
-    found = session.scalar(
-        select(Partition)
-        .join(Computer)
-        .where(Computer.reference == computer_reference, Partition.reference == reference)
-        .options(contains_eager(Partition.computer))
-    )
+    found = session.scalar(_PARTITION, {"computer": computer_reference, "partition": reference})
     if found is None:
         raise UnknownError(
             f"computer {shown(computer_reference)} has no partition {shown(reference)}",

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
-from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import expect_changes, touch_instance
 from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
+from slapos_wendelin.master.inserting import add_instance
 from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import ServiceLevel
 
@@ -166,16 +166,12 @@ def _create(
             session, request.software_release, request.software_type, request.sla
         )
     else:
-        # Before the instance is added, so that all is written at once.
         partition, placement = placing.find_place(session, request.reference, tree, level)
         registry.ensure_software(session, partition.computer, request.software_release)
-        # Placement has chosen it for being free: there is nothing to look up.
-        set_committed_value(partition, "instance", None)
     requested_state = request.state or STARTED
     instance = Instance(
         reference=request.reference,
         tree_id=tree,
-        requester=requester,
         software_release=request.software_release,
         software_type=request.software_type,
         parameters=request.parameters,
@@ -183,21 +179,10 @@ def _create(
         requested_state=requested_state,
         state=_severest(requested_state, requester),
         shared=request.shared,
-        partition=partition,
-        provider=provider,
         placement=placement,
         created_at=time.time(),
-        # What is not said here would be asked of the database afterwards.
-        requester_id=None,
-        provider_id=None,
-        reported_at=None,
-        error_at=None,
-        destroyed_at=None,
-        shared_instances=[],
     )
-    touch_instance(session, instance)
-    session.add(instance)
-    session.flush()
+    add_instance(session, instance, requester=requester, partition=partition, provider=provider)
     return instance
 
 

@@ -12,9 +12,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
+from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from slapos_wendelin.master.application import create_application
 from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.context import EXTENSION, Context
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ListenError
 from slapos_wendelin.master.presence import LOST_AFTER
@@ -71,9 +74,12 @@ class MasterServer:
             adapter = TlsAdapter(ServerContexts(authority, [*default_names(host), *names]))
         self._plain = plain
         self._database = Database(location)
+        application = create_application(
+            self._database, authority, is_plain=plain, lost_after=lost_after
+        )
         self._server = HttpServer(
             (host, port),
-            create_application(self._database, authority, is_plain=plain, lost_after=lost_after),
+            application,
             numthreads=_THREADS,
             server_name="slapos-wendelin-master",
             timeout=_SOCKET_TIMEOUT,
@@ -88,6 +94,7 @@ class MasterServer:
         except OSError as error:
             self._database.close()
             raise _listen_error(host, port, error) from error
+        _warm(application)
 
     @property
     def database_name(self) -> str:
@@ -115,6 +122,17 @@ class MasterServer:
         self._database.board.close()
         self._server.stop()
         self._database.close()
+
+
+def _warm(application: Flask) -> None:
+    """Read the fleet, so that the first request does not wait for that while it holds the lock."""
+    context: Context = application.extensions[EXTENSION]
+    try:
+        with context.database.trying() as session:
+            context.fleet.fleet(session)
+    except OperationalError as error:
+        # It answers what it can, and will say to requests what the matter is.
+        _log.warning("database failed at the start error=%s", error.orig)
 
 
 def default_names(host: str) -> set[str]:
