@@ -26,7 +26,11 @@ _LIVE = select(Instance.id).where(
 )
 
 #: Loads with an instance what is looked at in every request for it.
-_WITH_PLACE = joinedload(Instance.partition).joinedload(Partition.computer)
+_WITH_PLACE = (
+    select(Instance)
+    .where(Instance.id == bindparam("row"))
+    .options(joinedload(Instance.partition).joinedload(Partition.computer))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def find_instance_of(
     # Rows are looked up first: most of what is looked for in vain is asked for by new requests.
     session.flush()
     row = session.connection().scalar(_LIVE, {"tree": tree, "reference": reference})
-    return None if row is None else session.get_one(Instance, row, options=[_WITH_PLACE])
+    return None if row is None else session.scalars(_WITH_PLACE, {"row": row}).one()
 
 
 def _check_kind(request: InstanceRequest, instance: Instance | None) -> None:
@@ -191,8 +195,11 @@ def _change(
 ) -> None:
     """Bring an existing instance to what the request says; it stays where it is."""
     _check_no_cycle(instance, requester)
-    instance.requester = requester
-    instance.sla = request.sla
+    # What is set to what it is would make the session look for changes.
+    if instance.requester_id != (None if requester is None else requester.id):
+        instance.requester = requester
+    if instance.sla != request.sla:
+        instance.sla = request.sla
     wanted = {
         "software_release": request.software_release,
         "software_type": request.software_type,
@@ -203,7 +210,8 @@ def _change(
         setattr(instance, name, value)
     if changed:
         touch_instance(session, instance)
-    instance.requested_state = request.state or instance.requested_state
+    if request.state is not None and request.state != instance.requested_state:
+        instance.requested_state = request.state
     _settle(session, instance)
 
 
