@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make of a computer a host again, as if it had never joined."""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import pwd
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from slapos_wendelin.onhost.agent import Agent
+from slapos_wendelin.onhost.record import CONFIGURATION, Record
+from slapos_wendelin.onhost.session import Session
+
+_USER = re.compile(r"slapsoft|slapuser[0-9]+")
+
+
+def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
+    """Take away all that joining has brought. Safe to repeat.
+
+    :param order: ``prefix`` and ``data``, which count where the host has no record of its own.
+    """
+    record = Record()
+    if not record.values:
+        return {"found": False}
+    prefix = Path(record.values.get("prefix", order["prefix"]))
+    data = Path(record.values.get("data", order["data"]))
+    folder = Path(CONFIGURATION)
+    with session.step("stop"):
+        Agent(session, prefix, data, folder / "slapos.cfg").stop(data / "inst")
+    with session.step("uninstall"):
+        _drop_addresses(session, record.values.get("addresses", ""))
+        _remove_users(session)
+        for each in (data, prefix):
+            _remove(each)
+        made = [Path(each) for each in record.values.get("made", ())]
+        for each in made:
+            if each.is_file():
+                each.unlink()
+        # What says that there is something to do goes last.
+        for each in folder.iterdir():
+            if each != record.path:
+                _remove(each)
+        _remove(folder)
+        for each in sorted(made, reverse=True):
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
+    return {"found": True, "computer": record.values.get("computer")}
+
+
+def _drop_addresses(session: Session, block: str) -> None:
+    """Take the addresses of the partitions from the interface on which they are."""
+    if not block:
+        return
+    network = ipaddress.ip_network(block)
+    shown = session.run(["ip", "-o", "-4", "address", "show"], doing="looking at the addresses")
+    for line in shown.splitlines():
+        words = line.split()
+        interface, address = words[1], words[3]
+        # Those that were given to partitions are for one host each.
+        if address.endswith("/32") and ipaddress.ip_address(address[:-3]) in network:
+            command = ["ip", "address", "delete", address, "dev", interface]
+            session.run(command, doing=f"taking {address} away")
+
+
+def _remove_users(session: Session) -> None:
+    """Remove the users that slapformat has made, and their groups."""
+    for user in [each.pw_name for each in pwd.getpwall() if _USER.fullmatch(each.pw_name)]:
+        session.run(["userdel", user], doing=f"removing the user {user}")
+    for group in [each.gr_name for each in grp.getgrall() if _USER.fullmatch(each.gr_name)]:
+        session.run(["groupdel", group], doing=f"removing the group {group}")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        for place in _mounted_below(path):
+            subprocess.run(["umount", place], check=False, stdin=subprocess.DEVNULL)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _mounted_below(path: Path) -> list[str]:
+    """Return what is mounted in a folder, the deepest first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    places = [line.split()[1] for line in lines]
+    return sorted((each for each in places if each.startswith(f"{path}/")), reverse=True)
