@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Many hosts in one file: data centers, their hosts, and what several have in common.
 
-What is said of all stands in ``defaults``; a data center may say otherwise for its hosts, and a host
-for itself.
+What is said of all stands in ``defaults``; a data center may say otherwise for its hosts, and a
+host for itself.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -154,7 +155,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--addresses",
         default="",
         metavar="NETWORK",
-        help="an address for each partition, such as 10.0.1.16/28 (default: the host's own for all)",
+        help="an address for each partition, such as 10.0.1.16/28 (default: the host's own)",
     )
     parser.add_argument(
         "--label",
@@ -215,6 +216,8 @@ def add_ssh_options(parser: argparse.ArgumentParser) -> None:
 
 def access_of(args: argparse.Namespace) -> Access:
     """Return how hosts are entered."""
+    # What goes wrong is told by our errors, once.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     return Access(
         known_hosts=args.known_hosts,
         identity=args.identity,

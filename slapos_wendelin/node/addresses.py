@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Give a host the addresses of its partitions: ``python -m slapos_wendelin.node.addresses slapos.cfg``.
+"""Give a host the addresses of its partitions: ``python -m ...node.addresses slapos.cfg``.
 
 They are gone after each start of the host. Where partitions have the host's own address, nothing is
 done.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,11 @@ def give_addresses(own: str, wanted: list[str]) -> list[str]:
 def _ip(*arguments: str) -> str:
     """Run the program ``ip`` and return what it says."""
     done = subprocess.run(
-        ["ip", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        [shutil.which("ip") or "/sbin/ip", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise CommandError(f"ip {' '.join(arguments)} failed: {done.stderr.strip()}", "see ip help")

@@ -199,7 +199,7 @@ class Agent:
             write_atomically(_CRON, f"# Written by `slapos computer join`.\n{line}")
             _CRON.chmod(0o644)
             return "cron starts it when the host starts"
-        return f"NOTHING starts it when the host starts (no systemd, init or cron): run {self._script} then"
+        return f"NOTHING starts it with the host (no systemd, init or cron): run {self._script}"
 
 
 def _status(command: list[str]) -> int:

@@ -112,7 +112,7 @@ class Computer:
         block = IPv4Network(self.block)
         if block.num_addresses < self.partitions:
             raise CommandError(
-                f"{self.block} has {block.num_addresses} addresses for {self.partitions} partitions",
+                f"{self.block} has {block.num_addresses} addresses, not {self.partitions}",
                 "give a larger block with --addresses, or have fewer partitions",
             )
         return [str(block[number]) for number in range(self.partitions)]

@@ -120,7 +120,7 @@ class Joining:
         return self._toolkit.is_installed()
 
     def _enter(self) -> bool:
-        """Get a certificate from the master unless there is one that it takes; say if it was got."""
+        """Get a certificate from the master unless it takes the one that is there; say if so."""
         folder = self._token.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A token that was used lets in again with the same key: the answer may have been lost.

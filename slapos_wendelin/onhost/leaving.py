@@ -9,7 +9,6 @@ import ipaddress
 import pwd
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
         _drop_addresses(session, record.values.get("addresses", ""))
         _remove_users(session)
         for each in (data, prefix):
-            _remove(each)
+            _remove(session, each)
         made = [Path(each) for each in record.values.get("made", ())]
         for each in made:
             if each.is_file():
@@ -45,8 +44,8 @@ def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
         # What says that there is something to do goes last.
         for each in folder.iterdir():
             if each != record.path:
-                _remove(each)
-        _remove(folder)
+                _remove(session, each)
+        _remove(session, folder)
         for each in sorted(made, reverse=True):
             if each.is_dir() and not any(each.iterdir()):
                 each.rmdir()
@@ -76,11 +75,11 @@ def _remove_users(session: Session) -> None:
         session.run(["groupdel", group], doing=f"removing the group {group}")
 
 
-def _remove(path: Path) -> None:
+def _remove(session: Session, path: Path) -> None:
     """Remove a file or a folder with all in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         for place in _mounted_below(path):
-            subprocess.run(["umount", place], check=False, stdin=subprocess.DEVNULL)
+            session.run(["umount", place], doing=f"unmounting {place}")
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -47,10 +48,8 @@ def _marked(marks: tuple[str, ...]) -> Iterator[int]:
         if pid in own or not _lives(entry):
             continue
         words = _read(entry / "cmdline").split("\0")
-        try:
+        with contextlib.suppress(OSError):
             words.append(str((entry / "cwd").readlink()))
-        except OSError:
-            pass
         if any(word == mark or word.startswith(f"{mark}/") for word in words for mark in marks):
             yield pid
 

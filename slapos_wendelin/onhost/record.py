@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is noted on a host about its joining, so that whoever repeats it goes on where it stopped."""
+"""What is noted on a host about its joining: whoever repeats it goes on where it stopped."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The side of the host: one session at a time, which ends when nobody is at the other side any more."""
+"""The side of the host: one session at a time, which ends when the other side is gone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from slapos_wendelin.onhost import frames
 LOCK = Path("/run/slapos-wendelin.lock")
 #: Seconds between two signs of life of the other side, and after how many it counts as gone.
 BEAT, SILENCE = 2.0, 20.0
+_SETPRIV = shutil.which("setpriv") or "/usr/bin/setpriv"
 #: Pieces of data that wait at most.
 _WAITING = 64
 #: Lines of a failed program's output that its error repeats.
@@ -95,7 +97,7 @@ class Session:
         """
         # The lock is inherited: whatever outlives this program still holds the host.
         self._child = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)],
+            [_SETPRIV, "--pdeathsig", "KILL", "--", *map(str, command)],
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

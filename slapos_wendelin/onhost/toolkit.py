@@ -78,15 +78,13 @@ class Toolkit:
         lock, project = self.folder / "lock.txt", self.folder / "project.txt"
         lock.write_text(self._order["lock"])
         project.write_text(self._order["project"])
+        install = [uv, "pip", "install", "--python", self.folder / "bin" / "python"]
+        install += ["--no-config", "--no-cache", "--offline", "--no-index", "--no-deps"]
+        install += ["--find-links", wheels, "--require-hashes", "--compile-bytecode"]
+        install += ["--reinstall", "--link-mode", "copy"]
         # Two packages bring a program `slapos`: ours comes last.
         for requirements in (lock, project):
-            session.run(
-                [uv, "pip", "install", "--python", self.folder / "bin" / "python"]
-                + ["--no-config", "--no-cache", "--offline", "--no-index", "--no-deps"]
-                + ["--find-links", wheels, "--require-hashes", "--compile-bytecode"]
-                + ["--reinstall", "--link-mode", "copy", "-r", requirements],
-                doing="installing the toolkit",
-            )
+            session.run([*install, "-r", requirements], doing="installing the toolkit")
         session.run([self.folder / "bin" / "slapos", "--version"], doing="trying the toolkit")
         shutil.rmtree(wheels)
 
@@ -96,12 +94,10 @@ class Toolkit:
         session.run([self._python, "-m", "venv", self.folder], doing="making the venv")
         requirements = self.folder / "download.txt"
         requirements.write_text(self._order["from_index"])
-        session.run(
-            [self.folder / "bin" / "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
-            + ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
-            + ["--dest", wheels, "-r", requirements],
-            doing="downloading the toolkit",
-        )
+        download = [self.folder / "bin" / "pip", "download", "--quiet", "--no-deps"]
+        download += ["--no-cache-dir", "--disable-pip-version-check", "--only-binary=:all:"]
+        download += ["--require-hashes", "--dest", wheels, "-r", requirements]
+        session.run(download, doing="downloading the toolkit")
 
     def _uv(self, wheels: Path) -> Path:
         """Return the program that installs: from its wheel, if that is the one of the lock."""
@@ -109,7 +105,7 @@ class Toolkit:
         if found is None:
             raise CommandError("the wheels of the toolkit lack uv", "repeat the command")
         digest = hashlib.sha256(found.read_bytes()).hexdigest()
-        block = re.search(r"^uv==.*(?:\\\n.*)*", self._order["lock"], re.MULTILINE)
+        block = re.search(r"^uv==(?:.*\\\n)*.*", self._order["lock"], re.MULTILINE)
         if block is None or f"sha256:{digest}" not in block[0]:
             raise CommandError(
                 f"{found.name} is not the one of the lock", "empty the cache of wheels and repeat"

@@ -13,7 +13,7 @@ from slapos_wendelin.remote.probe import Facts
 
 #: Bytes that the toolkit takes while it is installed, and that releases and data need at least.
 TOOLKIT_SIZE, DATA_SIZE = 500 * 2**20, 2 * 2**30
-#: Seconds by which a clock may differ: certificates, leases and logs need more or less the same time.
+#: Seconds by which a clock may differ: certificates and logs need more or less the same time.
 CLOCK_TOLERANCE = 30.0
 
 _MACHINES = ("x86_64", "aarch64")
@@ -56,7 +56,7 @@ class Wish:
 
 def faults(facts: Facts, wish: Wish) -> list[Fault]:
     """Return everything that stands against a host, and what is to be known of it."""
-    found = [
+    return [
         *_privileges(facts),
         *_system(facts),
         *_python(facts),
@@ -66,7 +66,6 @@ def faults(facts: Facts, wish: Wish) -> list[Fault]:
         *_former(facts, wish),
         *_ports(facts),
     ]
-    return found
 
 
 def require(facts: Facts, wish: Wish, more: tuple[Fault, ...] = ()) -> list[Fault]:
@@ -87,7 +86,7 @@ def require(facts: Facts, wish: Wish, more: tuple[Fault, ...] = ()) -> list[Faul
 
 
 def _privileges(facts: Facts) -> Iterator[Fault]:
-    """Root, or sudo that asks nothing."""
+    """Look for root, or sudo that asks nothing."""
     if facts.become == "none":
         yield Fault(
             "you are not root there, and sudo asks for a password or is missing",
@@ -97,7 +96,7 @@ def _privileges(facts: Facts) -> Iterator[Fault]:
 
 
 def _system(facts: Facts) -> Iterator[Fault]:
-    """The distribution and the kind of machine."""
+    """Look for a distribution and a kind of machine that the toolkit runs on."""
     if not ({facts.distribution} | facts.likes) & _DISTRIBUTIONS:
         yield Fault(
             f"it runs {facts.distribution_name}",
@@ -108,7 +107,7 @@ def _system(facts: Facts) -> Iterator[Fault]:
 
 
 def _python(facts: Facts) -> Iterator[Fault]:
-    """A Python that the toolkit can be installed with."""
+    """Look for a Python that the toolkit can be installed with."""
     remedy = "there, as root: apt-get update && apt-get install --yes python3 python3-venv"
     if not facts.python:
         others = f" but {', '.join(facts.other_pythons)}" if facts.other_pythons else ""
@@ -120,7 +119,7 @@ def _python(facts: Facts) -> Iterator[Fault]:
 
 
 def _programs(facts: Facts) -> Iterator[Fault]:
-    """The programs that joining and slapformat start; those that releases need are worth a note."""
+    """Look for what joining and slapformat start; what releases need is worth a note."""
     missing = [name for name in _PROGRAMS if name not in facts.programs]
     if missing:
         packages = " ".join(dict.fromkeys(_PROGRAMS[name] for name in missing))
@@ -140,7 +139,7 @@ def _programs(facts: Facts) -> Iterator[Fault]:
 
 
 def _disk(facts: Facts, wish: Wish) -> Iterator[Fault]:
-    """Room for the toolkit, and for software and data."""
+    """Look for room for the toolkit, and for software and data."""
     for folder, free, needed in (
         (wish.prefix, facts.prefix_free, TOOLKIT_SIZE),
         (wish.data, facts.data_free, DATA_SIZE),
@@ -153,7 +152,7 @@ def _disk(facts: Facts, wish: Wish) -> Iterator[Fault]:
 
 
 def _master(facts: Facts, wish: Wish) -> Iterator[Fault]:
-    """Whether the host reaches the master, and has the same time."""
+    """See whether the host reaches the master, and has the same time."""
     answer = facts.python_facts.get("master", {})
     if not facts.python_facts:
         return
@@ -177,7 +176,7 @@ def _master(facts: Facts, wish: Wish) -> Iterator[Fault]:
 
 
 def _former(facts: Facts, wish: Wish) -> Iterator[Fault]:
-    """What is there already: of ours, it has to be the same; of others, nothing may be in the way."""
+    """Look at what is there: ours has to be the same, others' may not be in the way."""
     record = facts.record
     if not record:
         for folder in facts.taken:
@@ -201,7 +200,7 @@ def _former(facts: Facts, wish: Wish) -> Iterator[Fault]:
 
 
 def _ports(facts: Facts) -> Iterator[Fault]:
-    """Ports that nodes need and that somebody has on every address of the host."""
+    """Look for ports that nodes need and that somebody has on all addresses."""
     if facts.record:
         return
     taken = sorted({port for host, port in facts.listening if host in _EVERYWHERE} & _NODE_PORTS)

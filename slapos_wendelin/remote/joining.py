@@ -177,7 +177,7 @@ class HostJoining:
                 where = f" in {computer['datacenter']}" if computer["datacenter"] else ""
                 yield Fault(
                     f"the master has a computer {name} already{where}, and this host is not it",
-                    "give it another name with --name, or let it take that one's place with --replace",
+                    "choose another name with --name, or take that one's place with --replace",
                 )
 
     def _plan(self, facts: Facts) -> None:
@@ -252,13 +252,13 @@ class HostJoining:
             return self._settings.token
         # One that has lost its certificate is still the same; any other host is not.
         was_in = self.outcome.name == facts.record.get("entered")
+        values: dict[str, Any] = {**self._target.place, "labels": self._labels()}
         with self._settings.connect() as master:
             answer = master.make_token(
                 "computer",
                 self.outcome.name,
                 replace=self._settings.replace or was_in,
-                **self._target.place,
-                labels=self._labels(),
+                **values,
             )
         return str(answer["token"])
 

@@ -32,7 +32,8 @@ _PYTHONS = (
 
 #: Prints what a Python is and can; of the master only what it shows to everybody is asked.
 _PYTHON = r"""
-import configparser, http.client, importlib.util, json, os, platform, socket, ssl, sys, sysconfig, time
+import configparser, http.client, importlib.util, json, os, platform
+import socket, ssl, sys, sysconfig, time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 def reach(url, path):
@@ -85,6 +86,7 @@ print(json.dumps({
 
 #: Prints one mark, a name and a value a line.
 _SCRIPT = r"""
+fits="import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
 say() { printf '%s%s=%s\n' '@@' "$1" "$2"; }
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 say uid "$(id -u)"
@@ -110,10 +112,11 @@ done
 [ -r "$record" ] || [ ! -e "$record" ] || say record_unreadable yes
 [ -d /run/systemd/system ] && say systemd yes
 for each in slapsoft slapuser0; do id "$each" >/dev/null 2>&1 && say user "$each"; done
-say listening "$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { print $2 }' | tr '\n' ' ')"
+sockets=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { print $2 }')
+say listening "$(echo $sockets)"
 for python in $pythons; do
     [ -x "$python" ] || continue
-    if "$python" -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$python" -I -c "$fits" 2>/dev/null; then
         say python "$python"
         say python_facts "$("$python" -I -c "$program" "$master" $index 2>&1 | tail -1)"
         break

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from slapos_wendelin.remote.errors import (
     ChangedHostKeyError,
@@ -174,7 +175,6 @@ class _Settings:
 
     def jumps_to(self, address: Address) -> list[Address]:
         """Return the hosts through which the configuration goes to another."""
-
         named = self._configuration.lookup(address.host).get("proxyjump", "none")
         return [] if named == "none" else list(parse_jumps(named, "ProxyJump"))
 
@@ -206,7 +206,7 @@ def _enter(
             address.port or PORT,
             address.user,
             sock=None if before is None else _through(before, address),
-            key_filename=list(way.identities) or None,
+            key_filename=list(way.identities) or None,  # pyright: ignore (paramiko takes a list)
             allow_agent=access.identity is None,
             look_for_keys=access.identity is None,
             timeout=CONNECT_TIME,
@@ -298,7 +298,7 @@ def _changed(way: _Way, error: paramiko.BadHostKeyException, known: Path) -> Cha
 
 def _reason(error: BaseException) -> str:
     """Return why something failed, in a few words."""
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+    if isinstance(error, NoValidConnectionsError):
         error = next(iter(error.errors.values()))
     if isinstance(error, TimeoutError):
         return "timed out"

@@ -26,9 +26,12 @@ from slapos_wendelin.files import write_atomically
 from slapos_wendelin.remote.own_wheel import lock_text, make_wheel
 
 #: A requirement of a lock with its hashes.
-_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)==(\S+).*(?:\\\n.*)*", re.MULTILINE)
+_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)==(?:.*\\\n)*.*", re.MULTILINE)
 #: The oldest manylinux that wheels are made for.
 _OLDEST_GLIBC = 5
+_LOCKED = ("--no-deps", "--require-hashes")
+_BUILD = ("-m", "pip", "wheel", "--no-build-isolation", *_LOCKED)
+_DOWNLOAD = ("-m", "pip", "download", "--only-binary=:all:", *_LOCKED)
 _OLD_NAMES = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 
 
@@ -165,8 +168,19 @@ class Wheelhouse:
         write_atomically(lock, self._lock)
         # Setuptools and wheel of the toolkit build what is there as source only.
         _pip(
-            [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
-            + ["--require-hashes", "--wheel-dir", str(own), "-r", str(lock)]
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                "--no-build-isolation",
+                "--no-deps",
+                "--require-hashes",
+                "--wheel-dir",
+                str(own),
+                "-r",
+                str(lock),
+            ]
         )
         if own is folder:
             return
@@ -174,10 +188,23 @@ class Wheelhouse:
         write_atomically(lock, _without(self._lock, {_name(path) for path in built}))
         version = f"{target.python[0]}.{target.python[1]}"
         platforms = [f"--platform={tag}" for tag in target.tags()]
+        platforms += ["--dest", str(folder), "-r", str(lock)]
         _pip(
-            [sys.executable, "-m", "pip", "download", "--only-binary=:all:", "--no-deps"]
-            + ["--require-hashes", f"--python-version={version}", *platforms]
-            + ["--dest", str(folder), "-r", str(lock)]
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--only-binary=:all:",
+                "--no-deps",
+                "--require-hashes",
+                f"--python-version={version}",
+                *platforms,
+                "--dest",
+                str(folder),
+                "-r",
+                str(lock),
+            ]
         )
         for path in built:
             if path.name.endswith("-none-any.whl"):
@@ -208,8 +235,19 @@ class Wheelhouse:
             _pip([*install, "--require-hashes", "-r", str(lock)])
             lock.write_text(_only(self._lock, {name}))
             _pip(
-                [str(python), "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
-                + ["--require-hashes", "--wheel-dir", str(folder), "-r", str(lock)]
+                [
+                    str(python),
+                    "-m",
+                    "pip",
+                    "wheel",
+                    "--no-build-isolation",
+                    "--no-deps",
+                    "--require-hashes",
+                    "--wheel-dir",
+                    str(folder),
+                    "-r",
+                    str(lock),
+                ]
             )
 
     def _is_locked(self, path: Path) -> bool:
