@@ -188,18 +188,21 @@ class Agent:
 
     def _come_back(self) -> str:
         """Let the service be started when the host is; say by what, or that nothing does."""
-        init = Path("/proc/1/comm").read_text().strip()
-        if init == "init" and shutil.which("update-rc.d"):
+        ways = []
+        first = Path("/proc/1/comm").read_text().strip()
+        if shutil.which("update-rc.d") and Path("/etc/rc2.d").is_dir():
             _INIT.unlink(missing_ok=True)
             _INIT.symlink_to(self._script)
             self._session.run(["update-rc.d", NAME, "defaults"], doing="adding it to the init")
-            return "the init scripts start it when the host starts"
+            unsure = "" if first == "init" else f", if {first}, the first process here, runs them"
+            ways.append(f"the init scripts start it when the host starts{unsure}")
         if Path("/etc/cron.d").is_dir() and is_any_called("cron", "crond"):
             line = f"@reboot root {self._script} >/dev/null 2>&1\n"
             write_atomically(_CRON, f"# Written by `slapos computer join`.\n{line}")
             _CRON.chmod(0o644)
-            return "cron starts it when the host starts"
-        return f"NOTHING starts it with the host (no systemd, init or cron): run {self._script}"
+            ways.append("cron starts it when the host starts")
+        nothing = f"NOTHING starts it when the host starts: let {self._script} be run then"
+        return "; ".join(ways) or nothing
 
 
 def _status(command: list[str]) -> int:

@@ -100,8 +100,11 @@ class Computer:
 
     def write(self, texts: dict[Path, str]) -> None:
         """Write the configuration files, and make the folders that slapformat does not make."""
-        for name in ("run", "home"):
-            (self.data / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (self.data / "run").mkdir(mode=0o755, parents=True, exist_ok=True)
+        # The certificates of partitions are read by their users; keys are for their owners only.
+        for folder in (self.certificate.parent, self.certificate.parent / "partition_pki"):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711)
         for path, text in texts.items():
             write_atomically(path, text)
 

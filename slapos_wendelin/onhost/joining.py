@@ -89,6 +89,7 @@ class Joining:
                 f" {self._computer.partitions}",
                 "leave and join again to have fewer",
             )
+        (self._computer.data / "home").mkdir(mode=0o755, parents=True, exist_ok=True)
         self._record.note(
             computer=self._computer.name,
             master=self._computer.master,
@@ -121,8 +122,7 @@ class Joining:
 
     def _enter(self) -> bool:
         """Get a certificate from the master unless it takes the one that is there; say if so."""
-        folder = self._token.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._token.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         # A token that was used lets in again with the same key: the answer may have been lost.
         token = self._token.read_text() if self._token.exists() else ""
         if not token and self._call("enter") == 0:
@@ -182,7 +182,6 @@ class Joining:
         self._session.run(
             [slapos, "node", "format", "--now", "--cfg", settings],
             doing="slapos node format",
-            environment={"HOME": str(self._computer.data / "home")},
         )
         # Releases are built by their own user, what they share too.
         shared = self._computer.data / "shared"

@@ -16,6 +16,8 @@ from slapos_wendelin.onhost.agent import Agent
 from slapos_wendelin.onhost.record import CONFIGURATION, Record
 from slapos_wendelin.onhost.session import Session
 
+#: Where the supervisord of the partitions keeps what slapgrid's watchdog says.
+_LOGS = "watchdog-std*---supervisor-*.log"
 _USER = re.compile(r"slapsoft|slapuser[0-9]+")
 
 
@@ -35,6 +37,8 @@ def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
     with session.step("uninstall"):
         _drop_addresses(session, record.values.get("addresses", ""))
         _remove_users(session)
+        for each in Path("/tmp").glob(_LOGS):  # noqa: S108 (supervisord puts them there)
+            each.unlink(missing_ok=True)
         for each in (data, prefix):
             _remove(session, each)
         made = [Path(each) for each in record.values.get("made", ())]

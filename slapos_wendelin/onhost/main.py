@@ -20,6 +20,8 @@ def main(order: dict[str, Any]) -> int:
     # Nothing here depends on what the user of the session has set.
     for name in [each for each in os.environ if each.startswith(("PYTHON", "SLAPOS_"))]:
         del os.environ[name]
+    # Caches and the like are gone with the rest when the computer leaves.
+    os.environ["HOME"] = f"{order['data']}/home"
     session = sessions.standard()
     try:
         with session.held(order["who"]):

@@ -87,6 +87,7 @@ class Toolkit:
             session.run([*install, "-r", requirements], doing="installing the toolkit")
         session.run([self.folder / "bin" / "slapos", "--version"], doing="trying the toolkit")
         shutil.rmtree(wheels)
+        uv.unlink()
 
     def _download(self, session: Session, wheels: Path) -> None:
         """Get from the index, as this host's pip is configured, what was not sent."""
