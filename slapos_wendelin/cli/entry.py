@@ -64,6 +64,7 @@ RARE_COMMANDS = {
     "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
     "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
     "computer join": "slapos_wendelin.cli.join:JoinCommand",
+    "computer leave": "slapos_wendelin.cli.leave:LeaveCommand",
     "computer token": "slapos_wendelin.cli.access:ComputerTokenCommand",
     "configure client": "slapos_wendelin.cli.configure_client:ConfigureClientCommand",
     "master token": "slapos_wendelin.cli.master_token:MasterTokenCommand",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin.onhost.agent import Agent
+from slapos_wendelin.onhost.processes import end_users
 from slapos_wendelin.onhost.record import CONFIGURATION, Record
 from slapos_wendelin.onhost.session import Session
 
@@ -28,6 +29,8 @@ def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
     """
     record = Record()
     if not record.values:
+        if record.path.parent.is_dir() and not any(record.path.parent.iterdir()):
+            record.path.parent.rmdir()
         return {"found": False}
     prefix = Path(record.values.get("prefix", order["prefix"]))
     data = Path(record.values.get("data", order["data"]))
@@ -37,23 +40,25 @@ def leave(session: Session, order: dict[str, Any]) -> dict[str, Any]:
     with session.step("uninstall"):
         _drop_addresses(session, record.values.get("addresses", ""))
         _remove_users(session)
-        for each in Path("/tmp").glob(_LOGS):  # noqa: S108 (supervisord puts them there)
-            each.unlink(missing_ok=True)
-        for each in (data, prefix):
+        for each in (data, prefix, *Path("/tmp").glob(_LOGS)):  # noqa: S108 (supervisord's choice)
             _remove(session, each)
-        made = [Path(each) for each in record.values.get("made", ())]
-        for each in made:
-            if each.is_file():
-                each.unlink()
-        # What says that there is something to do goes last.
-        for each in folder.iterdir():
-            if each != record.path:
-                _remove(session, each)
-        _remove(session, folder)
-        for each in sorted(made, reverse=True):
-            if each.is_dir() and not any(each.iterdir()):
-                each.rmdir()
+        _remove_traces(session, folder, record)
     return {"found": True, "computer": record.values.get("computer")}
+
+
+def _remove_traces(session: Session, folder: Path, record: Record) -> None:
+    """Remove the configuration and what came with the joining besides; the record goes last."""
+    made = [Path(each) for each in record.values.get("made", ())]
+    for each in made:
+        if each.is_file():
+            each.unlink()
+    for each in folder.iterdir():
+        if each != record.path:
+            _remove(session, each)
+    _remove(session, folder)
+    for each in sorted(made, reverse=True):
+        if each.is_dir() and not any(each.iterdir()):
+            each.rmdir()
 
 
 def _drop_addresses(session: Session, block: str) -> None:
@@ -73,8 +78,10 @@ def _drop_addresses(session: Session, block: str) -> None:
 
 def _remove_users(session: Session) -> None:
     """Remove the users that slapformat has made, and their groups."""
-    for user in [each.pw_name for each in pwd.getpwall() if _USER.fullmatch(each.pw_name)]:
-        session.run(["userdel", user], doing=f"removing the user {user}")
+    users = [each for each in pwd.getpwall() if _USER.fullmatch(each.pw_name)]
+    end_users({each.pw_uid for each in users})
+    for user in users:
+        session.run(["userdel", user.pw_name], doing=f"removing the user {user.pw_name}")
     for group in [each.gr_name for each in grp.getgrall() if _USER.fullmatch(each.gr_name)]:
         session.run(["groupdel", group], doing=f"removing the group {group}")
 

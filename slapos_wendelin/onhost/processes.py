@@ -35,6 +35,18 @@ def end_all(*marks: str) -> None:
             time.sleep(_INTERVAL)
 
 
+def end_users(numbers: set[int]) -> None:
+    """End all that some users run: they are to be removed."""
+    deadline = time.monotonic() + _STOP_TIME
+    while time.monotonic() < deadline:
+        running = [entry for entry in _entries() if _owner(entry) in numbers and _lives(entry)]
+        if not running:
+            return
+        for entry in running:
+            _send(int(entry.name), signal.SIGKILL)
+        time.sleep(_INTERVAL)
+
+
 def is_any_called(*names: str) -> bool:
     """Say whether a program of one of these names runs."""
     return any(_read(entry / "comm").strip() in names for entry in _entries())
@@ -52,6 +64,14 @@ def _marked(marks: tuple[str, ...]) -> Iterator[int]:
             words.append(str((entry / "cwd").readlink()))
         if any(word == mark or word.startswith(f"{mark}/") for word in words for mark in marks):
             yield pid
+
+
+def _owner(entry: Path) -> int:
+    """Return the number of the user that a process runs as, -1 when it is gone."""
+    try:
+        return entry.stat().st_uid
+    except OSError:
+        return -1
 
 
 def _ancestors() -> Iterator[int]:
