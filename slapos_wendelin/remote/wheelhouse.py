@@ -162,7 +162,7 @@ class Wheelhouse:
     def _collect(self, target: Platform, folder: Path) -> None:
         """Fill a folder with wheels."""
         here = Platform.here()
-        own = folder if target.runs(here) else self._cache / "here"
+        own = folder if target.runs(here) else self._work / "here"
         own.mkdir(exist_ok=True)
         lock = self._work / "lock.txt"
         write_atomically(lock, self._lock)
