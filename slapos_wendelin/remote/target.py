@@ -72,7 +72,8 @@ def parse_address(text: str, place: str) -> Address:
     :raises ParameterError: when it names none.
     """
     remedy = "write ssh://USER@HOST:PORT; USER and PORT may be left out"
-    parts = urlsplit(text if "://" in text else f"{_SCHEME}://{text}")
+    bare = f"[{text}]" if text.count(":") > 1 and not set(text) & set("[@/") else text
+    parts = urlsplit(bare if "://" in text else f"{_SCHEME}://{bare}")
     try:
         port = parts.port
     except ValueError as error:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ HOST_PYTHON = "/usr/bin/python3"
 PATIENCE = 300
 
 
+@cache
 def collect_wheels() -> Path:
     """Fill the cache of wheels for the hosts of a lab, which have no network; return its folder."""
     told = subprocess.run(
@@ -83,9 +85,7 @@ class Operator:
         """Return the slapos command with arguments."""
         return [sys.executable, "-W", "ignore", "-m", "slapos_wendelin.cli.entry", *arguments]
 
-    def slapos(
-        self, *arguments: str, status: int | None = 0
-    ) -> subprocess.CompletedProcess[str]:
+    def slapos(self, *arguments: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run the slapos command to its end, which must have an exit status."""
         done = self.lab.master.run(
             *self.command(*arguments),
@@ -114,7 +114,14 @@ class Operator:
     def joining(self, host: Host, *options: str, datacenter: str = "") -> list[str]:
         """Return the arguments by which a host is joined."""
         center = ["--datacenter", datacenter or host.data_center]
-        return ["computer", "join", f"ssh://{host.user}@{host.address}", *center, *self.way(), *options]
+        return [
+            "computer",
+            "join",
+            f"ssh://{host.user}@{host.address}",
+            *center,
+            *self.way(),
+            *options,
+        ]
 
     def way(self) -> list[str]:
         """Return the options by which hosts are entered."""
@@ -145,7 +152,9 @@ class Operator:
 
     def token(self, name: str, *options: str) -> str:
         """Return a token for a computer."""
-        return json.loads(self.slapos("computer", "token", name, "--json", *options).stdout)["token"]
+        return json.loads(self.slapos("computer", "token", name, "--json", *options).stdout)[
+            "token"
+        ]
 
     def _answers(self) -> bool:
         """Say whether the master takes connections."""
@@ -174,6 +183,7 @@ def files_of(host: Host) -> set[str]:
 
 def made_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:
     """Return the operator of a lab whose master runs."""
+    collect_wheels()
     operator = Operator(lab, tmp_path_factory.mktemp("operator"))
     operator.start_master()
     return operator
