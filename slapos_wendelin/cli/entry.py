@@ -63,6 +63,7 @@ RARE_COMMANDS = {
 } | {
     "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
     "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
+    "computer create": "slapos_wendelin.cli.create:CreateCommand",
     "computer join": "slapos_wendelin.cli.join:JoinCommand",
     "computer leave": "slapos_wendelin.cli.leave:LeaveCommand",
     "computer token": "slapos_wendelin.cli.access:ComputerTokenCommand",

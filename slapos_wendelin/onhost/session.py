@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -149,11 +149,16 @@ class Session:
         self._end()
 
     def _watch(self) -> None:
-        """End when the other side is silent for too long: a cut connection may never be closed."""
+        """End when the other side is silent for too long: a cut connection may never be closed.
+
+        The other side is given signs of life for the same reason.
+        """
         while True:
-            time.sleep(BEAT / 2)
+            time.sleep(BEAT)
             if not self._is_waiting_for_room and time.monotonic() - self._heard > SILENCE:
                 self._end()
+            with suppress(OSError):
+                self.say("beat")
 
     def _end(self) -> None:
         """End at once, with the program that runs; every step can be repeated."""

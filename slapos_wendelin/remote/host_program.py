@@ -16,7 +16,7 @@ from typing import Any
 import paramiko
 
 from slapos_wendelin.onhost import frames
-from slapos_wendelin.onhost.session import BEAT
+from slapos_wendelin.onhost.session import BEAT, SILENCE
 from slapos_wendelin.remote.errors import HostError
 from slapos_wendelin.remote.ssh import Connection, lost
 
@@ -24,10 +24,6 @@ _PACKAGE = "slapos_wendelin"
 _SHARED = ("__init__.py", "errors.py", "files.py")
 #: Bytes of one piece of data.
 _PIECE = 1 << 16
-#: Seconds without a word from the host after which the connection counts as lost. It is noticed
-#: earlier when the host says so.
-_PATIENCE = 1800.0
-
 #: Reads the modules from the first frame and imports the one that does the work.
 _BOOTSTRAP = """
 import importlib.abc, importlib.util, json, struct, sys
@@ -84,7 +80,7 @@ class HostProgram:
         :raises UnreachableHostError: when the connection is lost.
         """
         channel = self._connection.open_channel(self._command)
-        channel.settimeout(_PATIENCE)
+        channel.settimeout(SILENCE)
         over = threading.Event()
         beating = threading.Thread(target=self._beat, args=(channel, over), daemon=True)
         try:
@@ -112,7 +108,7 @@ class HostProgram:
                 raise HostError(event["message"], event["remedy"])
             if kind == "need":
                 self._give(channel, self._answer(event["what"]))
-            else:
+            elif kind != "beat":
                 self._tell(kind, event)
         if not self._connection.transport.is_active() or not channel.exit_status_ready():
             raise lost(self._connection.address)
