@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,9 +39,18 @@ class BusyHostError(WendelinError):
 
 
 class Session:
-    """What the joining machine says, and what is said to it."""
+    """What the joining machine says, and what is said to it.
 
-    def __init__(self, source: BinaryIO, drain: io.TextIOBase | Any) -> None:
+    :param exit_now: ends this process when the joining machine is gone.
+    """
+
+    def __init__(
+        self,
+        source: BinaryIO,
+        drain: io.TextIOBase | Any,
+        exit_now: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._exit_now = exit_now
         self._source = source
         self._drain = drain
         self._saying = threading.Lock()
@@ -49,7 +58,9 @@ class Session:
         self._data: queue.Queue[bytes] = queue.Queue(_WAITING)
         self._heard = time.monotonic()
         self._is_waiting_for_room = False
-        self._child: subprocess.Popen[str] | None = None
+        self._is_over = threading.Event()
+        #: The program that runs now.
+        self.child: subprocess.Popen[str] | None = None
         self.lock = -1
         for work in (self._read, self._watch):
             threading.Thread(target=work, daemon=True).start()
@@ -96,7 +107,7 @@ class Session:
         :raises CommandError: when it fails, with its last lines.
         """
         # The lock is inherited: whatever outlives this program still holds the host.
-        self._child = subprocess.Popen(
+        self.child = subprocess.Popen(
             [_SETPRIV, "--pdeathsig", "KILL", "--", *map(str, command)],
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -107,9 +118,9 @@ class Session:
             start_new_session=True,
             pass_fds=[self.lock] if self.lock >= 0 else [],
         )
-        out, _ = self._child.communicate(given)
-        status = self._child.returncode
-        self._child = None
+        out, _ = self.child.communicate(given)
+        status = self.child.returncode
+        self.child = None
         if status:
             lines = [line.strip() for line in out.splitlines() if line.strip()]
             said = " | ".join(lines[-_SHOWN_LINES:]) or f"status {status}"
@@ -153,8 +164,7 @@ class Session:
 
         The other side is given signs of life for the same reason.
         """
-        while True:
-            time.sleep(BEAT)
+        while not self._is_over.wait(BEAT):
             if not self._is_waiting_for_room and time.monotonic() - self._heard > SILENCE:
                 self._end()
             with suppress(OSError):
@@ -162,10 +172,11 @@ class Session:
 
     def _end(self) -> None:
         """End at once, with the program that runs; every step can be repeated."""
-        child = self._child
+        child = self.child
         if child is not None and child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
-        os._exit(3)
+        self._is_over.set()
+        self._exit_now(3)
 
 
 class _Data(io.RawIOBase):

@@ -84,7 +84,7 @@ class HostProgram:
         over = threading.Event()
         beating = threading.Thread(target=self._beat, args=(channel, over), daemon=True)
         try:
-            self._send(channel, frames.pack_message({**order, "modules": _modules()}))
+            self._send(channel, frames.pack_message({**order, "modules": sent_modules()}))
             beating.start()
             return self._follow(channel)
         except (OSError, EOFError, paramiko.SSHException) as error:
@@ -148,7 +148,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _modules() -> dict[str, str]:
+def sent_modules() -> dict[str, str]:
     """Return our modules that run on hosts, with their sources."""
     package = resources.files(_PACKAGE)
     found = {}

@@ -131,9 +131,9 @@ class Wheelhouse:
         """Put the wheels into one archive."""
         wheels = self.wheels(target)
         built = [path for path in wheels if not self._is_locked(path)]
-        lock = _without(self._lock, {_name(path) for path in built}) + "".join(map(_pinned, built))
+        lock = without(self._lock, {_name(path) for path in built}) + "".join(map(_pinned, built))
         sent = [*built, self._own] if from_index else [*wheels, self._own]
-        download = _without(lock, {_name(path) for path in built}) if from_index else ""
+        download = without(lock, {_name(path) for path in built}) if from_index else ""
         archive = self._work / f"{target}{'-network' if from_index else ''}.tar.gz"
         with (
             # Wheels are compressed already.
@@ -185,7 +185,7 @@ class Wheelhouse:
         if own is folder:
             return
         built = [path for path in own.glob("*.whl") if not self._is_locked(path)]
-        write_atomically(lock, _without(self._lock, {_name(path) for path in built}))
+        write_atomically(lock, without(self._lock, {_name(path) for path in built}))
         version = f"{target.python[0]}.{target.python[1]}"
         platforms = [f"--platform={tag}" for tag in target.tags()]
         platforms += ["--dest", str(folder), "-r", str(lock)]
@@ -230,10 +230,10 @@ class Wheelhouse:
                     f"install python{version}-dev here, or join from a machine that has it",
                 )
             lock = Path(temporary) / "tools.txt"
-            lock.write_text(_only(self._lock, {"pip", "setuptools", "wheel"}))
+            lock.write_text(only(self._lock, {"pip", "setuptools", "wheel"}))
             install = [find_uv_bin(), "pip", "install", "--python", str(python)]
             _pip([*install, "--require-hashes", "-r", str(lock)])
-            lock.write_text(_only(self._lock, {name}))
+            lock.write_text(only(self._lock, {name}))
             _pip(
                 [
                     str(python),
@@ -293,14 +293,14 @@ def _pinned(path: Path) -> str:
     return f"{_name(path)}=={version} --hash=sha256:{digest}\n"
 
 
-def _without(lock: str, names: set[str]) -> str:
+def without(lock: str, names: set[str]) -> str:
     """Return a lock without some packages."""
     return "".join(
         f"{each[0]}\n" for each in _REQUIREMENT.finditer(lock) if each[1].lower() not in names
     )
 
 
-def _only(lock: str, names: set[str]) -> str:
+def only(lock: str, names: set[str]) -> str:
     """Return a lock with some packages only."""
     return "".join(
         f"{each[0]}\n" for each in _REQUIREMENT.finditer(lock) if each[1].lower() in names
