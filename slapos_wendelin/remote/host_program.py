@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import resources
@@ -72,6 +73,7 @@ class HostProgram:
         self._tell = tell
         self._answer = answer
         self._sending = threading.Lock()
+        self._heard = 0.0
 
     def run(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do what is ordered and return what came of it.
@@ -82,10 +84,11 @@ class HostProgram:
         channel = self._connection.open_channel(self._command)
         channel.settimeout(SILENCE)
         over = threading.Event()
-        beating = threading.Thread(target=self._beat, args=(channel, over), daemon=True)
+        self._heard = time.monotonic()
         try:
+            threading.Thread(target=self._watch, args=(over,), daemon=True).start()
             self._send(channel, frames.pack_message({**order, "modules": sent_modules()}))
-            beating.start()
+            threading.Thread(target=self._beat, args=(channel, over), daemon=True).start()
             return self._follow(channel)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise lost(self._connection.address) from error
@@ -97,6 +100,7 @@ class HostProgram:
         """Act on what the host says until it is done."""
         noise: list[str] = []
         for line in channel.makefile("r"):
+            self._heard = time.monotonic()
             if not line.startswith(frames.EVENT_MARK):
                 noise.append(line.strip())
                 continue
@@ -127,12 +131,22 @@ class HostProgram:
         self._send(channel, frames.pack_message({}))
         for piece in answer:
             self._send(channel, frames.pack(frames.DATA, piece))
+            self._heard = time.monotonic()
         self._send(channel, frames.pack(frames.DATA, b""))
 
     def _send(self, channel: paramiko.Channel, content: bytes) -> None:
         """Send one piece whole."""
         with self._sending:
             channel.sendall(content)
+
+    def _watch(self, over: threading.Event) -> None:
+        """Drop the connection when the host is silent: what is sent to one that is off may wait.
+
+        Running hosts give signs of life; while data are sent, that they are taken is one.
+        """
+        while not over.wait(BEAT):
+            if time.monotonic() - self._heard > SILENCE:
+                self._connection.drop()
 
     def _beat(self, channel: paramiko.Channel, over: threading.Event) -> None:
         """Give signs of life until all is done."""

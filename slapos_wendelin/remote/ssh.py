@@ -83,6 +83,12 @@ class Connection:
             raise lost(self.address) from error
         return channel
 
+    def drop(self) -> None:
+        """Close the connection, whoever waits for it."""
+        transport = self._client.get_transport()
+        if transport is not None:
+            transport.close()
+
     def run(self, command: str, given: str = "", seconds: float = 120.0) -> Result:
         """Run a command to its end.
 
