@@ -41,6 +41,16 @@ class ControlGroup:
         """Make the group, or use what is there."""
         self.path.mkdir(parents=True, exist_ok=True)
 
+    def try_to_remove(self) -> bool:
+        """Remove the group; return whether it is gone, which it is not while processes end."""
+        try:
+            self.path.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
     def command(self, command: list[str]) -> list[str]:
         """Return the command that runs *command* in this group."""
         # 0 means the process that writes.

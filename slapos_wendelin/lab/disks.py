@@ -60,7 +60,8 @@ class Disk:
 
     def mount(self) -> None:
         """Mount the disk in the lab, as it was left."""
-        options = "loop,discard,noinit_itable"
+        # Not with discard: ext4 then discards what was deleted but not synced when power is lost.
+        options = "loop,noinit_itable"
         self.place.run("mount", "-o", options, str(self.image), str(self.mount_point))
 
     def sync(self) -> None:
@@ -68,19 +69,31 @@ class Disk:
         self.place.run("sync", "-f", str(self.mount_point))
 
     def lose_power(self) -> None:
-        """Forget what was not synced and unmount; nothing may use the disk any more."""
+        """Forget what was not synced; whoever still uses the disk meets errors."""
         folder = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(folder, _SHUT_DOWN, struct.pack("I", _WITHOUT_WRITING))
         finally:
             os.close(folder)
-        # The kernel takes a moment to end the mounts of a namespace that is gone.
-        until(self._try_to_unmount, f"{self.mount_point} is unmounted")
 
-    def _try_to_unmount(self) -> bool:
-        """Return whether the disk is not mounted any more."""
-        command = ("umount", str(self.mount_point))
-        return self.place.run(*command, check=False).returncode == 0
+    def unmount(self) -> None:
+        """Unmount the disk, and wait until the kernel knows it no more.
+
+        The mounts of a host end some time after its last process, and the disk with them. Mounted
+        anew before, it would be what the kernel still has in memory.
+        """
+        unmount, look = (
+            ("umount", str(self.mount_point)),
+            ("losetup", "--noheadings", "--associated"),
+        )
+        until(
+            lambda: self.place.run(*unmount, check=False).returncode == 0,
+            f"{self.mount_point} is unmounted",
+        )
+        until(
+            lambda: not self.place.run(*look, str(self.image)).stdout,
+            f"{self.image} is not in use",
+        )
 
     def fill(self) -> None:
         """Take all space that is left."""

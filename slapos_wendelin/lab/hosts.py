@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,18 +131,22 @@ class Host(Place):
         hidden = [Path(home)] if (home := os.environ.get("WENDELIN_HOME")) else []
         make_bare_system(layer, self.name, ADMINISTRATOR, hidden)
         write_server(layer, host_key, self.lab.public_key.read_text())
-        self.write_names(self.lab.names())
         self.disk.sync()
 
+    def erase(self) -> None:
+        """Remove all that is left of a host that is off."""
+        shutil.rmtree(self.folder_of_files)
+        until(self.group.try_to_remove, f"the control group of {self.name} is removed")
+
     def write_names(self, text: str) -> None:
-        """Write the host's /etc/hosts."""
+        """Write the host's /etc/hosts, if its disk is there."""
         path = self.disk.path / "changes" / "etc" / "hosts"
-        if self.runs:
-            path = self.path("/etc/hosts")
-        path.write_text(text)
+        if path.parent.is_dir():
+            path.write_text(text)
 
     def start_up(self) -> None:
         """Start the host on its mounted disk, and wait until its SSH server answers."""
+        self.lab.tell_names(self)
         command = [
             *("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"),
             *("--", "/bin/sh", str(self.script), str(self.disk.mount_point)),
@@ -184,11 +189,14 @@ class Host(Place):
         """Take the host's power: its processes and what was not synced are gone. Safe to repeat."""
         if not self.runs:
             return
-        # The network first: nobody must hear from a dying host.
+        # The network first: nobody must hear from a dying host. Then the disk, before anything
+        # ends: the kernel syncs what it unmounts.
         self.lab.configure_network(f"link delete {self.device}")
+        self.group.freeze()
+        self.disk.lose_power()
         self.group.kill_init()
         self.group.thaw()
-        self.disk.lose_power()
+        self.disk.unmount()
 
     def power_on(self) -> None:
         """Start the host with what is on its disk, and wait for its SSH server. Safe to repeat."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Keeper:
     """
 
     def __init__(self, name: str) -> None:
+        check_name(name, "lab")
         self.name = name
         self.folder = FOLDER / name
         self.groups = groups_of_lab(name)
@@ -91,6 +93,14 @@ class Keeper:
         until(
             lambda: not self.folder.exists() and not self.groups.exists(),
             f"nothing is left of the lab {self.name}",
+        )
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise LabError for what cannot be the name of a lab, a data center or a host."""
+    if not re.fullmatch("[a-z][a-z0-9-]{0,40}", name):
+        raise LabError(
+            f"{name!r} is no name for a {what}", "use small letters, digits and -, a letter first"
         )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +21,7 @@ from slapos_wendelin.lab.data_centers import DataCenter
 from slapos_wendelin.lab.disks import DEFAULT_SIZE
 from slapos_wendelin.lab.errors import LabError
 from slapos_wendelin.lab.hosts import Host, HostDescription
-from slapos_wendelin.lab.keeper import MASTER, Keeper
+from slapos_wendelin.lab.keeper import MASTER, Keeper, check_name
 from slapos_wendelin.lab.links import Link, RelayClient
 from slapos_wendelin.lab.polling import until
 from slapos_wendelin.lab.requirements import require
@@ -122,7 +121,7 @@ class Lab:
     def add_data_center(self, name: str, *, round_trip: float = 0.0) -> DataCenter:
         """Add a data center, that many seconds from all others and from the master."""
         with self._lock:
-            _check_name(name, (*self.data_centers, MASTER), "data center")
+            _check_new(name, (*self.data_centers, MASTER), "data center")
             number = len(self.data_centers) + 1
             if number > MOST_DATA_CENTERS:
                 raise LabError(f"a lab has at most {MOST_DATA_CENTERS} data centers")
@@ -144,9 +143,6 @@ class Lab:
         with self._lock:
             hosts = [self._describe(center, name) for center, name in names]
             self._write()
-            for host in self.hosts.values():
-                if host.runs:
-                    host.write_names(self.names())
 
         def start(host_and_key: tuple[Host, KeyPair]) -> None:
             host, key = host_and_key
@@ -166,11 +162,21 @@ class Lab:
         """Return whom ways lead to: the master and the data centers."""
         return (MASTER, *self.data_centers)
 
+    def remove_host(self, name: str) -> None:
+        """Take a host away for good, with its disk."""
+        host = self.host(name)
+        host.power_off()
+        host.erase()
+        with self._lock:
+            del self.hosts[name]
+            self._write()
+
     def _describe(self, center: str, name: str) -> tuple[Host, KeyPair]:
         """Enter a new host in the lab's lists; return it with the key of its SSH server."""
         data_center = self.data_center(center)
-        _check_name(name, (*self.hosts, MASTER), "host")
-        number = len(data_center.hosts) + 1
+        _check_new(name, (*self.hosts, MASTER), "host")
+        # The address of a host that was taken away is not given again soon.
+        number = max((host.description.numbers[1] for host in data_center.hosts), default=0) + 1
         if number > MOST_HOSTS:
             raise LabError(f"a data center has at most {MOST_HOSTS} hosts")
         key = KeyPair(f"root@{name}")
@@ -194,6 +200,8 @@ class Lab:
 
     def link(self, first: str, second: str) -> Link:
         """Return the way between two data centers; one may be ``master``."""
+        if first == second:
+            raise LabError(f"{first!r} and {second!r} are one", "name two data centers")
         for name in {first, second} - {MASTER}:
             self.data_center(name)
         return Link(self.relay, first, second)
@@ -238,6 +246,13 @@ class Lab:
             for host in self.hosts.values()
         ]
         write_atomically(self.known_hosts, "".join(keys))
+        self.tell_names(*self.hosts.values())
+
+    def tell_names(self, *hosts: Host) -> None:
+        """Let hosts know the names of all hosts."""
+        with self._lock:
+            for host in hosts:
+                host.write_names(self.names())
 
 
 def _named(known: Mapping[str, Named], name: str, what: str) -> Named:
@@ -249,11 +264,8 @@ def _named(known: Mapping[str, Named], name: str, what: str) -> Named:
     return known[name]
 
 
-def _check_name(name: str, taken: Iterable[str], what: str) -> None:
+def _check_new(name: str, taken: Iterable[str], what: str) -> None:
     """Raise LabError for a name that cannot be given to another host or data center."""
-    if not re.fullmatch("[a-z][a-z0-9-]{0,40}", name):
-        raise LabError(
-            f"{name!r} is no name for a {what}", "use small letters, digits and -, a letter first"
-        )
+    check_name(name, what)
     if name in taken:
         raise LabError(f"the lab has a {what} {name!r} already", "choose another name")
