@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from slapos_wendelin.cli.client_command import JsonCommand
 from slapos_wendelin.cli.join import (
     JoinCommand,
     add_join_options,
@@ -18,7 +19,6 @@ from slapos_wendelin.cli.join import (
     join_all,
     target_of,
 )
-from slapos_wendelin.cli.master_command import MasterCommand
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.local.progress import Progress
 from slapos_wendelin.remote.clouds import Cloud, Machine
@@ -36,7 +36,7 @@ class CreateCommand(JoinCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the machine, and how to go about joining it."""
-        parser = MasterCommand.get_parser(self, prog_name)
+        parser = JsonCommand.get_parser(self, prog_name)
         add = parser.add_argument
         add("--cloud-region", default="", metavar="NAME", help="the cloud's name of the region")
         add("--endpoint", default="", metavar="URL", help="the cloud's API (default: its own)")

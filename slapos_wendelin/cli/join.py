@@ -9,6 +9,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
-from slapos_wendelin.cli.master_command import MasterCommand, print_json
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.remote.fleet import PARALLEL, for_all
@@ -39,7 +40,7 @@ from slapos_wendelin.remote.wheelhouse import Wheelhouse, default_cache
 _FAILED = 1
 
 
-class JoinCommand(MasterCommand):
+class JoinCommand(JsonCommand):
     """make computers of Debian or Ubuntu hosts, over SSH; may be repeated at any time.
 
     What a host lacks is said before anything is changed. A repeated join goes on where the last one
@@ -75,29 +76,13 @@ class JoinCommand(MasterCommand):
                     "--token lets in one computer, and the inventory has more",
                     "leave it out: as an operator you make a token for each",
                 )
-            url = args.master_url
+            url = args.hosts_url
         else:
-            connect = self.operator(args)
+            connect = partial(self.master, args)
             with connect() as master:
                 master.health()
-                url = args.master_url or master.url
+                url = args.hosts_url or master.url
         return settings_of(args, url, connect)
-
-    def operator(self, args: argparse.Namespace) -> Callable[[], MasterClient]:
-        """Return what makes a client of the master."""
-        # The base class has an option of this name in the configuration, which is for us alone.
-        named, args.master_url = args.master_url, None
-        self.master(args).close()
-        args.master_url = named
-
-        def connect() -> MasterClient:
-            url, args.master_url = args.master_url, None
-            try:
-                return self.master(args)
-            finally:
-                args.master_url = url
-
-        return connect
 
 
 def settings_of(
@@ -169,7 +154,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 def add_join_options(parser: argparse.ArgumentParser) -> None:
     """Take how to join."""
     add = parser.add_argument
-    add("--master-url", metavar="URL", help="the master's URL as hosts reach it (default: yours)")
+    add(
+        "--master-url",
+        dest="hosts_url",
+        metavar="URL",
+        help="the master's URL as hosts reach it (default: yours)",
+    )
     add("--token", help="a token made for this computer (default: you make it, as an operator)")
     add("--replace", action="store_true", help="take the place of the computer of that name")
     add("--prefix", default=PREFIX, help="where the toolkit goes there (default: %(default)s)")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from slapos_wendelin.cli.client_command import confirm, print_json
 from slapos_wendelin.cli.host_progress import HostProgress
 from slapos_wendelin.cli.join import access_of, add_ssh_options
-from slapos_wendelin.cli.master_command import confirm, print_json
 from slapos_wendelin.cli.moving import PATIENCE, MovingCommand, drain, named, staying
 from slapos_wendelin.errors import CommandError
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
