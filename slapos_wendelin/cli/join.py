@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from slapos_wendelin.remote.ssh import Access
 from slapos_wendelin.remote.target import Target, check_addresses, parse_address, parse_jumps
 from slapos_wendelin.remote.wheelhouse import Wheelhouse, default_cache
 
+#: A folder on hosts: below it are sockets, whose paths are short on Linux.
+_FOLDER = re.compile(r"(?=.{2,60}$)(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 #: The exit status when something failed.
 _FAILED = 1
 
@@ -99,10 +102,11 @@ def settings_of(
         )
     for option in ("prefix", "data"):
         folder = Path(getattr(args, option))
-        if not folder.is_absolute() or folder == Path("/") or folder.is_relative_to("/root"):
+        if not _FOLDER.fullmatch(str(folder)) or folder.is_relative_to("/root"):
             raise ParameterError(
                 f"--{option} is {folder}",
-                "name an absolute path outside of /root: users of partitions have to reach it",
+                "name an absolute path of letters, digits, dots, hyphens, at most 60 characters, "
+                "outside of /root: users of partitions have to reach it",
             )
     return Settings(
         master_url=url.rstrip("/"),

@@ -57,7 +57,7 @@ class Joining:
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; return what is to be known."""
         self._begin()
-        self._do("toolkit", self._order["toolkit"]["identity"], self._install, self._is_installed)
+        self._do("toolkit", self._order["toolkit"], self._install, self._is_installed)
         self._session.say("begin", step="certificate")
         entered = self._enter()
         self._record.note(entered=self._computer.name)
@@ -68,7 +68,7 @@ class Joining:
             "configuration", identity, lambda: self._computer.write(texts), self._is_configured
         )
         self._do("format", identity, self._format, self._is_formatted)
-        agent = self._agent.identity(self._order["toolkit"]["identity"])
+        agent = self._agent.identity(self._order["toolkit"])
         self._do("agent", _digest([agent, identity]), self._start, self._agent.is_running)
         with self._session.step("report"):
             self._call("wait", doing="waiting until the master has heard of the service")

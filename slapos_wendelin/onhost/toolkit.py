@@ -10,7 +10,6 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from slapos_wendelin.errors import CommandError
 from slapos_wendelin.onhost.session import Session
@@ -33,15 +32,16 @@ _NOT_ON_NODES = (
 class Toolkit:
     """The toolkit that this host is to have.
 
-    :param order: what the joining machine says of it: ``identity`` names it, ``lock`` and
-        ``project`` are requirements with hashes, ``from_index`` what pip gets from the network.
+    :param identity: names it, by all that it consists of.
     """
 
-    def __init__(self, prefix: Path, python: str, order: dict[str, Any]) -> None:
+    def __init__(self, prefix: Path, python: str, identity: str) -> None:
         self.prefix = prefix
         self._python = python
-        self._order = order
-        self.folder = prefix / "versions" / order["identity"]
+        #: Requirements with hashes: ``lock`` and ``project`` are what is installed, ``from_index``
+        #: is what comes from the network.
+        self._requirements: dict[str, str] = {}
+        self.folder = prefix / "versions" / identity
 
     @property
     def current(self) -> Path:
@@ -76,9 +76,9 @@ class Toolkit:
         wheels = self.folder / "wheels"
         wheels.mkdir()
         session.say("say", text="receiving wheels")
-        session.ask("wheels")
+        self._requirements = session.ask("wheels")
         _unpack(session, wheels)
-        if self._order["from_index"]:
+        if self._requirements["from_index"]:
             self._download(session, wheels)
         else:
             make = [self._python, "-m", "venv", "--without-pip", self.folder]
@@ -86,8 +86,8 @@ class Toolkit:
         session.say("say", text="installing wheels")
         uv = self._uv(wheels)
         lock, project = self.folder / "lock.txt", self.folder / "project.txt"
-        lock.write_text(self._order["lock"])
-        project.write_text(self._order["project"])
+        lock.write_text(self._requirements["lock"])
+        project.write_text(self._requirements["project"])
         install = [uv, "pip", "install", "--python", self.folder / "bin" / "python"]
         install += ["--no-config", "--no-cache", "--offline", "--no-index", "--no-deps"]
         install += ["--find-links", wheels, "--require-hashes", "--reinstall"]
@@ -109,11 +109,16 @@ class Toolkit:
         session.say("say", text="downloading wheels")
         session.run([self._python, "-m", "venv", self.folder], doing="making the venv")
         requirements = self.folder / "download.txt"
-        requirements.write_text(self._order["from_index"])
+        requirements.write_text(self._requirements["from_index"])
         download = [self.folder / "bin" / "pip", "download", "--quiet", "--no-deps"]
         download += ["--no-cache-dir", "--disable-pip-version-check", "--only-binary=:all:"]
         download += ["--require-hashes", "--dest", wheels, "-r", requirements]
-        session.run(download, doing="downloading the toolkit")
+        try:
+            session.run(download, doing="downloading the toolkit")
+        except CommandError as error:
+            raise CommandError(
+                error.message, "mend that, or let your machine send all wheels: --offline"
+            ) from error
 
     def _uv(self, wheels: Path) -> Path:
         """Return the program that installs: from its wheel, if that is the one of the lock."""
@@ -121,7 +126,7 @@ class Toolkit:
         if found is None:
             raise CommandError("the wheels of the toolkit lack uv", "repeat the command")
         digest = hashlib.sha256(found.read_bytes()).hexdigest()
-        block = re.search(r"^uv==(?:.*\\\n)*.*", self._order["lock"], re.MULTILINE)
+        block = re.search(r"^uv==(?:.*\\\n)*.*", self._requirements["lock"], re.MULTILINE)
         if block is None or f"sha256:{digest}" not in block[0]:
             raise CommandError(
                 f"{found.name} is not the one of the lock", "empty the cache of wheels and repeat"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import paramiko
 
@@ -44,8 +45,13 @@ from slapos_wendelin.onhost.main import main
 sys.exit(main(order))
 """
 
-#: What the host needs, and how it is answered: by a message, or by data.
-Answer = dict[str, Any] | Iterator[bytes]
+
+class Answer(NamedTuple):
+    """What a host gets that needs something."""
+
+    message: dict[str, Any]
+    #: What follows the message, where something does.
+    data: Iterator[bytes] | None = None
 
 
 class HostProgram:
@@ -111,7 +117,11 @@ class HostProgram:
             if kind == "failed":
                 raise HostError(event["message"], event["remedy"])
             if kind == "need":
-                self._give(channel, self._answer(event["what"]))
+                # It may take a while, in which nobody listens to the host.
+                self._heard = math.inf
+                answer = self._answer(event["what"])
+                self._heard = time.monotonic()
+                self._give(channel, answer)
             elif kind != "beat":
                 self._tell(kind, event)
         if not self._connection.transport.is_active() or not channel.exit_status_ready():
@@ -125,11 +135,10 @@ class HostProgram:
 
     def _give(self, channel: paramiko.Channel, answer: Answer) -> None:
         """Send what the host needs."""
-        if isinstance(answer, dict):
-            self._send(channel, frames.pack_message(answer))
+        self._send(channel, frames.pack_message(answer.message))
+        if answer.data is None:
             return
-        self._send(channel, frames.pack_message({}))
-        for piece in answer:
+        for piece in answer.data:
             self._send(channel, frames.pack(frames.DATA, piece))
             self._heard = time.monotonic()
         self._send(channel, frames.pack(frames.DATA, b""))

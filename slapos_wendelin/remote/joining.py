@@ -205,10 +205,9 @@ class HostJoining:
             tell=self._hear,
             answer=lambda what: self._answer(what, platform, facts),
         )
-        bundle = None
         if self._needs_toolkit(facts, platform):
-            bundle = self._wheelhouse.bundle(platform, from_index=self._from_index(facts))
-        toolkit = bundle.order if bundle else {"identity": self._wheelhouse.identity(platform)}
+            # What cannot be had is known before the host is changed.
+            self._wheelhouse.bundle(platform, from_index=self._from_index(facts))
         result = program.run(
             {
                 "action": "join",
@@ -220,7 +219,7 @@ class HostJoining:
                 "python": facts.python,
                 "partitions": target.partitions,
                 "addresses": target.addresses,
-                "toolkit": toolkit,
+                "toolkit": self._wheelhouse.identity(platform),
             }
         )
         self.outcome.notes.append(result["comes_back"])
@@ -241,9 +240,9 @@ class HostJoining:
             bundle = self._wheelhouse.bundle(platform, from_index=self._from_index(facts))
             size = bundle.archive.stat().st_size
             self._listener.say(f"sending {size / 2**20:.0f} MiB of wheels")
-            return pieces_of(bundle.archive)
+            return Answer(bundle.order, pieces_of(bundle.archive))
         if what == "token":
-            return {"token": self._token(facts)}
+            return Answer({"token": self._token(facts)})
         raise HostError(f"the host asks for {what!r}", "use the same version everywhere")
 
     def _token(self, facts: Facts) -> str:

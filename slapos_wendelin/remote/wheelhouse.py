@@ -86,7 +86,6 @@ class Bundle:
     def order(self) -> dict[str, str]:
         """What the host is told of it."""
         return {
-            "identity": self.identity,
             "lock": self.lock,
             "project": self.project,
             "from_index": self.from_index,

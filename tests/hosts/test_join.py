@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from operators import Operator, files_of, follow, made_operator, put_release
+from operators import Operator, collect_wheels, files_of, follow, made_operator, put_release
 
 from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.polling import until
@@ -284,3 +286,33 @@ def test_one_inventory_joins_six_hosts_in_three_data_centers_and_a_bad_one_stops
     assert table.count("unchanged") >= 5
     for host in hosts:
         host.power_off()
+
+
+def test_a_host_that_reaches_an_index_gets_its_wheels_from_there(
+    cloud: Operator, host: Host, tmp_path: Path
+) -> None:
+    wheels = max(collect_wheels().iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for wheel in wheels.glob("*.whl"):
+        name = re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
+        folder = tmp_path / "simple" / name
+        folder.mkdir(parents=True)
+        (folder / wheel.name).symlink_to(wheel)
+    log = tmp_path / "log"
+    address = cloud.lab.address
+    serve = [sys.executable, "-m", "http.server", "--bind", address, "5002"]
+    with log.open("w") as stream:
+        index = cloud.lab.master.popen(serve, cwd=tmp_path, stdout=stream, stderr=stream)
+    try:
+        url = f"http://{address}:5002/simple"
+        host.path("/etc/pip.conf").write_text(
+            f"[global]\nindex-url = {url}\ntrusted-host = {address}\n"
+        )
+        fits = cloud.join(host, "--dry-run")
+        assert any("from the network" in note for note in fits["notes"]), fits
+        assert cloud.join(host, "--partitions", "2")["result"] == "joined"
+    finally:
+        index.kill()
+        index.wait()
+    fetched = log.read_text()
+    assert "/simple/uv/uv-" in fetched
+    assert "/simple/netifaces/netifaces-" not in fetched
