@@ -72,7 +72,7 @@ class Joining:
         self._do("agent", _digest([agent, identity]), self._start, self._agent.is_running)
         with self._session.step("report"):
             self._call("wait", doing="waiting until the master has heard of the service")
-        self._toolkit.remove_others()
+        self._toolkit.remove_others(self._computer.data / "soft")
         return {
             "comes_back": self._record.values["comes_back"],
             "partitions": self._computer.partitions,

@@ -35,6 +35,11 @@ def end_all(*marks: str) -> None:
             time.sleep(_INTERVAL)
 
 
+def is_in_use(folder: str) -> bool:
+    """Say whether a process was started with something of a folder, or works in it."""
+    return any(_marked((folder,)))
+
+
 def end_users(numbers: set[int]) -> None:
     """End all that some users run: they are to be removed."""
     deadline = time.monotonic() + _STOP_TIME

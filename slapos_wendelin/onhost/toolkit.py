@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from slapos_wendelin.errors import CommandError
+from slapos_wendelin.onhost.processes import is_in_use
 from slapos_wendelin.onhost.session import Session
 
 #: Marks a folder in which everything is installed.
@@ -65,10 +66,15 @@ class Toolkit:
         switched.symlink_to(self.folder)
         switched.replace(self.current)
 
-    def remove_others(self) -> None:
-        """Remove what earlier joins have installed and nothing uses any more."""
+    def remove_others(self, software: Path) -> None:
+        """Remove what earlier joins have installed and nothing uses any more.
+
+        :param software: the folder of releases; each is used with the toolkit that has built it.
+        """
+        builders = [path.read_text(errors="replace") for path in software.glob("*/bin/buildout")]
         for each in self.folder.parent.iterdir():
-            if each != self.folder:
+            is_used = any(f"{each}/" in text for text in builders) or is_in_use(str(each))
+            if each != self.folder and not is_used:
                 shutil.rmtree(each, ignore_errors=True)
 
     def _fill(self, session: Session) -> None:

@@ -74,8 +74,8 @@ class HostProgram:
         :param answer: returns what the host needs.
         """
         self._connection = connection
-        # -I: what the host's user has set up for Python is not asked.
-        self._command = f"{become} {shlex.quote(python)} -I -c {shlex.quote(_BOOTSTRAP)}".strip()
+        # -I: what the host's user has set up for Python is not asked. -B: no byte code is left.
+        self._command = f"{become} {shlex.quote(python)} -IB -c {shlex.quote(_BOOTSTRAP)}".strip()
         self._tell = tell
         self._answer = answer
         self._sending = threading.Lock()

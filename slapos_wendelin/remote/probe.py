@@ -116,9 +116,9 @@ sockets=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { print
 say listening "$(echo $sockets)"
 for python in $pythons; do
     [ -x "$python" ] || continue
-    if "$python" -I -c "$fits" 2>/dev/null; then
+    if "$python" -IB -c "$fits" 2>/dev/null; then
         say python "$python"
-        say python_facts "$("$python" -I -c "$program" "$master" $index 2>&1 | tail -1)"
+        say python_facts "$("$python" -IB -c "$program" "$master" $index 2>&1 | tail -1)"
         break
     fi
     say other_python "$("$python" -V 2>&1)"
