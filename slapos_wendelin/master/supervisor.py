@@ -41,7 +41,7 @@ _STEADY = 5.0
 #: After how long a worker that has ended is started again, in seconds; twice that for each time in
 #: a row that it was not well before, and how often that may be.
 _DELAY = 0.1
-_TRIES = 6
+_TRIES = 5
 
 #: How long workers may take to end when they are told to, in seconds.
 _PATIENCE = 20.0

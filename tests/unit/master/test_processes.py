@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A master of several processes is one master for those who call it and for who runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from master_cloud import RELEASE, Cloud
+from master_workers import Connection, Workers, is_running, wait_for
+from slapos.util import dumps
+from test_metrics import scrape
+
+from slapos_wendelin.master.consistency import check
+from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.supervisor import main as supervise
+
+CLIENTS = 16
+HEALTH = ("endpoint", "api.health")
+REQUEST = ("endpoint", "protocol.request_computer_partition")
+GOOD = ("status", "200")
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """A master of two processes that no test ends."""
+    folder = tmp_path_factory.mktemp("workers")
+    with Workers(folder, "--log-level", "debug") as running:
+        yield running
+
+
+def samples(connection: Connection) -> dict[tuple, float]:
+    """Scrape the worker at the other end."""
+    status, text = connection.ask("GET", "/metrics")
+    assert status == 200
+    return scrape(text)
+
+
+def test_all_workers_answer_on_the_one_port_and_the_log_names_them(master: Workers):
+    def answering() -> bool:
+        requests.get(f"{master.url}v1/health", timeout=20)
+        seen = {each.get("worker") for each in master.lines() if each["event"] == "request"}
+        return seen >= {1, 2}
+
+    wait_for(answering, "answers of both workers")
+    assert set(master.pids()) == {1, 2}
+    assert {each.pid for each in master.children()} == set(master.pids().values())
+
+
+def test_every_worker_tells_the_sum_of_what_all_counted(master: Workers):
+    key = ("slapos_master_requests_total", HEALTH, GOOD)
+    length = ("slapos_master_request_seconds_count", HEALTH)
+    with master.connections() as both:
+        before = samples(both[0])
+        for connection in both:
+            for _ in range(3):
+                connection.ask("GET", "/v1/health")
+        for connection in both:
+            after = samples(connection)
+            assert after[key] - before.get(key, 0) == 6
+            assert after[length] - before.get(length, 0) == 6
+
+
+def test_a_computer_that_waits_at_one_worker_is_woken_by_a_change_at_the_other(master: Workers):
+    cloud = Cloud(master.url)
+    cloud.add_computer("tokyo")
+    number = cloud.client.wait_due("tokyo", timeout=0)["number"]
+    with master.connections() as (here, there):
+        here.send("GET", f"/v1/computers/tokyo/due?after={number}&timeout=60")
+        form = {
+            "software_release": RELEASE,
+            "partition_reference": "cluster",
+            "filter_xml": dumps({"computer_guid": "tokyo"}).decode(),
+            "partition_parameter_xml": dumps({}).decode(),
+            "state": dumps("started").decode(),
+        }
+        status, text = there.ask("POST", "/requestComputerPartition", form)
+        assert status == 200, text
+        due = json.loads(here.answer()[1])
+    assert [each["reference"] for each in due["instances"]] == ["cluster"]
+
+
+def test_every_worker_knows_when_a_computer_called_any_of_them(master: Workers):
+    Cloud(master.url).add_computer("virginia")
+    with master.connections() as (here, there):
+
+        def contact() -> str:
+            computers = json.loads(there.ask("GET", "/v1/computers")[1])
+            (found,) = [each for each in computers if each["reference"] == "virginia"]
+            return found["contacted_at"]
+
+        first = contact()
+
+        def is_newer() -> bool:
+            # It does not write this call to the database before half a minute is over.
+            here.ask("GET", "/getFullComputerInformation?computer_id=virginia")
+            return contact() > first
+
+        wait_for(is_newer, "the other worker to know of the call")
+
+
+def test_a_killed_worker_is_replaced_and_no_answered_request_is_lost(tmp_path: Path):
+    count = 240
+    with Workers(tmp_path) as master:
+        cloud = Cloud(master.url)
+        cloud.add_computer("paris", partitions=count)
+        answered: dict[str, str] = {}
+
+        def request(index: int) -> None:
+            name = f"cluster-{index}"
+            while name not in answered:
+                with suppress(Exception):
+                    answered[name] = Cloud(master.url).request(name).getInstanceGuid()
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            futures = [pool.submit(request, index) for index in range(count)]
+            for number, at in ((1, count // 5), (2, count // 2)):
+                wait_for(lambda at=at: len(answered) >= at, f"{at} answers")
+                psutil.Process(master.pids()[number]).kill()
+            for future in futures:
+                future.result(120)
+        instances = cloud.client.instances()
+        assert {each["reference"]: each["guid"] for each in instances} == answered
+        assert len({each["partition"] for each in instances}) == count
+        # What the killed ones had counted is not lost either.
+        wait_for(lambda: master.count("worker-started") == 4, "two new workers")
+        told = samples(Connection(master.port))
+        assert told["slapos_master_requests_total", REQUEST, GOOD] >= count
+        reasons = [each["reason"] for each in master.lines() if each["event"] == "worker-ended"]
+        assert reasons == ["was ended by SIGKILL"] * 2
+    database = Database(master.database)
+    with database.reading() as session:
+        assert check(session) == []
+    database.close()
+
+
+def test_it_is_ready_when_all_workers_answer_and_sigterm_ends_it_after_their_requests(
+    tmp_path: Path,
+):
+    master = Workers(tmp_path, "--log-level", "debug")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        master.launch(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            assert master.count("worker-started") == 2
+            pids = master.pids().values()
+            Cloud(master.url).add_computer("paris")
+            with master.connections() as both:
+                for each in both:
+                    each.send("GET", "/v1/computers/paris/due?after=9999999999999999&timeout=60")
+                master.process.send_signal(signal.SIGTERM)
+                assert [each.answer()[0] for each in both] == [200, 200]
+            assert systemd.recv(100) == b"STOPPING=1"
+            assert master.process.wait(60) == 0
+        finally:
+            master.kill()
+    assert not any(map(is_running, pids))
+    assert list(master.temporary.iterdir()) == []
+
+
+def test_when_the_first_process_is_killed_the_workers_end_and_the_port_is_free(tmp_path: Path):
+    with Workers(tmp_path) as master:
+        pids = list(master.pids().values())
+        Cloud(master.url).add_computer("paris")
+        master.kill()
+        master.start()
+        assert [each["reference"] for each in Cloud(master.url).client.computers()] == ["paris"]
+        wait_for(lambda: not any(map(is_running, pids)), "the end of the old workers")
+        (folder,) = master.temporary.iterdir()
+        assert folder.name.startswith("slapos-master-")
+
+
+def test_workers_that_end_again_and_again_end_the_master_with_the_reason(tmp_path: Path):
+    with Workers(tmp_path) as master:
+        while master.process.poll() is None:
+            with suppress(psutil.Error, IndexError):
+                master.children()[0].kill()
+        assert master.process.returncode == 1
+    last = master.log.read_text().splitlines()[-1]
+    assert "was ended by SIGKILL" in last
+    assert "times in a row" in last
+
+
+def test_a_worker_that_cannot_start_ends_the_master_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database " * 100)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        options = ["--socket", str(listening.detach()), "--processes", "2"]
+        options += ["--url", "http://127.0.0.1/", "--database-name", "notes.txt", "--"]
+        assert supervise([*options, "--plain", "--database", str(path)]) == 1
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "slapos master:" in each]
+    assert "cannot start: " in line
+    assert "cannot be read as a database" in line
+
+
+def test_a_taken_port_is_told_on_one_line_before_anything_starts(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "slapos_wendelin.master", "--plain", "--processes", "2"),
+                *("--database", str(tmp_path / "database"), "--listen", f"127.0.0.1:{port}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"slapos master: port {port} of 127.0.0.1 is taken by process")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1000", "²"])
+def test_a_wrong_number_of_processes_is_named(number: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "slapos_wendelin.master", "--database", "x", "--processes", number],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"{number!r} is no number of processes from 1 to 64" in done.stderr
