@@ -34,15 +34,19 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 class Workers(MasterProcess):
     """A master of several processes that runs in the block, and its log."""
 
-    def __init__(self, folder: Path, *options: str, processes: int = 2) -> None:
+    def __init__(self, folder: Path, *options: str, authority: Path | None = None) -> None:
         self.database = folder / "master.sqlite"
         super().__init__(
             self.database,
             options=[
-                *("--processes", str(processes), "--log-format", "json", "--log-level", "info"),
+                *("--processes", "2", "--log-format", "json", "--log-level", "info"),
                 *options,
             ],
         )
+        if authority is not None:
+            self._arguments.remove("--plain")
+            self._arguments += ["--authority", str(authority)]
+            self.url = self.url.replace("http:", "https:")
         self.log = folder / "log"
         #: Where it keeps what is of no use after it.
         self.temporary = folder / "temporary"

@@ -5,25 +5,31 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
 import signal
 import socket
-import subprocess
-import sys
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 from master_cloud import RELEASE, Cloud
+from master_command import slapos_master
 from master_workers import Connection, Workers, is_running, wait_for
+from secure_cloud import Caller, SecureCloud
 from slapos.util import dumps
 from test_metrics import scrape
 
+from slapos_wendelin.master.__main__ import main
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.consistency import check
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.siblings import Siblings
 from slapos_wendelin.master.supervisor import main as supervise
 
 CLIENTS = 16
@@ -33,11 +39,19 @@ GOOD = ("status", "200")
 
 
 @pytest.fixture(scope="module")
-def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """A master of two processes that no test ends."""
-    folder = tmp_path_factory.mktemp("workers")
-    with Workers(folder, "--log-level", "debug") as running:
-        yield running
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """A master of two processes."""
+    workers = Workers(tmp_path_factory.mktemp("workers"), "--log-level", "debug")
+    yield workers
+    workers.kill()
+
+
+@pytest.fixture
+def master(workers: Workers) -> Workers:
+    """The master, started again when a test has ended it: to start it takes long."""
+    if workers.process is None or workers.process.poll() is not None:
+        workers.start()
+    return workers
 
 
 def samples(connection: Connection) -> dict[tuple, float]:
@@ -110,85 +124,79 @@ def test_every_worker_knows_when_a_computer_called_any_of_them(master: Workers):
         wait_for(is_newer, "the other worker to know of the call")
 
 
-def test_a_killed_worker_is_replaced_and_no_answered_request_is_lost(tmp_path: Path):
-    count = 240
-    with Workers(tmp_path) as master:
-        cloud = Cloud(master.url)
-        cloud.add_computer("paris", partitions=count)
-        answered: dict[str, str] = {}
+def test_a_killed_worker_is_replaced_and_no_answered_request_is_lost(master: Workers):
+    count = 200
+    cloud = Cloud(master.url)
+    cloud.add_computer("paris", partitions=count)
+    answered: dict[str, str] = {}
+    before = set(master.pids().values())
 
-        def request(index: int) -> None:
-            name = f"cluster-{index}"
-            while name not in answered:
-                with suppress(Exception):
-                    answered[name] = Cloud(master.url).request(name).getInstanceGuid()
+    def request(index: int) -> None:
+        name = f"killed-{index}"
+        while name not in answered:
+            with suppress(Exception):
+                instance = Cloud(master.url).request(name, filter_kw={"computer_guid": "paris"})
+                answered[name] = instance.getInstanceGuid()
 
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            futures = [pool.submit(request, index) for index in range(count)]
-            for number, at in ((1, count // 5), (2, count // 2)):
-                wait_for(lambda at=at: len(answered) >= at, f"{at} answers")
-                psutil.Process(master.pids()[number]).kill()
-            for future in futures:
-                future.result(120)
-        instances = cloud.client.instances()
-        assert {each["reference"]: each["guid"] for each in instances} == answered
-        assert len({each["partition"] for each in instances}) == count
-        # What the killed ones had counted is not lost either.
-        wait_for(lambda: master.count("worker-started") == 4, "two new workers")
-        told = samples(Connection(master.port))
-        assert told["slapos_master_requests_total", REQUEST, GOOD] >= count
-        reasons = [each["reason"] for each in master.lines() if each["event"] == "worker-ended"]
-        assert reasons == ["was ended by SIGKILL"] * 2
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        futures = [pool.submit(request, index) for index in range(count)]
+        for number, at in ((1, count // 5), (2, count // 2)):
+            wait_for(lambda at=at: len(answered) >= at, f"{at} answers")
+            psutil.Process(master.pids()[number]).kill()
+        for future in futures:
+            future.result(120)
+    instances = [each for each in cloud.client.instances() if each["computer"] == "paris"]
+    assert {each["reference"]: each["guid"] for each in instances} == answered
+    assert len({each["partition"] for each in instances}) == count
+    wait_for(lambda: before.isdisjoint(master.pids().values()), "two new workers")
+    # What the killed ones had counted is not lost either.
+    with closing(Connection(master.port)) as connection:
+        told = samples(connection)
+    assert told["slapos_master_requests_total", REQUEST, GOOD] >= count
+    reasons = [each["reason"] for each in master.lines() if each["event"] == "worker-ended"]
+    assert reasons == ["was ended by SIGKILL"] * 2
     database = Database(master.database)
     with database.reading() as session:
         assert check(session) == []
     database.close()
 
 
-def test_it_is_ready_when_all_workers_answer_and_sigterm_ends_it_after_their_requests(
-    tmp_path: Path,
+def test_when_the_first_process_is_killed_the_workers_end_and_the_port_is_free(
+    master: Workers, tmp_path: Path
 ):
-    master = Workers(tmp_path, "--log-level", "debug")
+    Cloud(master.url).client.put_computer("kept")
+    pids, started = master.pids().values(), master.count("worker-started")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60)
+        master.kill()
         master.launch(NOTIFY_SOCKET=str(tmp_path / "notify"))
-        try:
-            assert systemd.recv(100) == b"READY=1"
-            assert master.count("worker-started") == 2
-            pids = master.pids().values()
-            Cloud(master.url).add_computer("paris")
-            with master.connections() as both:
-                for each in both:
-                    each.send("GET", "/v1/computers/paris/due?after=9999999999999999&timeout=60")
-                master.process.send_signal(signal.SIGTERM)
-                assert [each.answer()[0] for each in both] == [200, 200]
-            assert systemd.recv(100) == b"STOPPING=1"
-            assert master.process.wait(60) == 0
-        finally:
-            master.kill()
+        # systemd counts it as started when all workers answer.
+        assert systemd.recv(100) == b"READY=1"
+        assert master.count("worker-started") == started + 2
+    assert not any(map(is_running, pids))
+    assert "kept" in [each["reference"] for each in Cloud(master.url).client.computers()]
+    assert len(list(master.temporary.iterdir())) == 1
+
+
+def test_sigterm_ends_all_workers_after_the_requests_that_they_work_on(master: Workers):
+    Cloud(master.url).client.put_computer("berlin")
+    pids = master.pids().values()
+    with master.connections() as both:
+        for each in both:
+            each.send("GET", "/v1/computers/berlin/due?after=9999999999999999&timeout=60")
+        master.process.send_signal(signal.SIGTERM)
+        assert [each.answer()[0] for each in both] == [200, 200]
+    assert master.process.wait(60) == 0
     assert not any(map(is_running, pids))
     assert list(master.temporary.iterdir()) == []
 
 
-def test_when_the_first_process_is_killed_the_workers_end_and_the_port_is_free(tmp_path: Path):
-    with Workers(tmp_path) as master:
-        pids = list(master.pids().values())
-        Cloud(master.url).add_computer("paris")
-        master.kill()
-        master.start()
-        assert [each["reference"] for each in Cloud(master.url).client.computers()] == ["paris"]
-        wait_for(lambda: not any(map(is_running, pids)), "the end of the old workers")
-        (folder,) = master.temporary.iterdir()
-        assert folder.name.startswith("slapos-master-")
-
-
-def test_workers_that_end_again_and_again_end_the_master_with_the_reason(tmp_path: Path):
-    with Workers(tmp_path) as master:
-        while master.process.poll() is None:
-            with suppress(psutil.Error, IndexError):
-                master.children()[0].kill()
-        assert master.process.returncode == 1
+def test_workers_that_end_again_and_again_end_the_master_with_the_reason(master: Workers):
+    while master.process.poll() is None:
+        with suppress(psutil.Error, IndexError):
+            master.children()[0].kill()
+    assert master.process.returncode == 1
     last = master.log.read_text().splitlines()[-1]
     assert "was ended by SIGKILL" in last
     assert "times in a row" in last
@@ -200,7 +208,7 @@ def test_a_worker_that_cannot_start_ends_the_master_with_its_reason(
     path = tmp_path / "notes.txt"
     path.write_text("not a database " * 100)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        options = ["--socket", str(listening.detach()), "--processes", "2"]
+        options = ["--socket", str(listening.detach()), "--processes", "1"]
         options += ["--url", "http://127.0.0.1/", "--database-name", "notes.txt", "--"]
         assert supervise([*options, "--plain", "--database", str(path)]) == 1
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "slapos master:" in each]
@@ -208,32 +216,82 @@ def test_a_worker_that_cannot_start_ends_the_master_with_its_reason(
     assert "cannot be read as a database" in line
 
 
-def test_a_taken_port_is_told_on_one_line_before_anything_starts(tmp_path: Path):
+def test_a_taken_port_is_told_on_one_line_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "slapos_wendelin.master", "--plain", "--processes", "2"),
-                *("--database", str(tmp_path / "database"), "--listen", f"127.0.0.1:{port}"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+        options = ["--database", str(tmp_path / "database"), "--listen", f"127.0.0.1:{port}"]
+        assert main(["--plain", "--processes", "2", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"slapos master: port {port} of 127.0.0.1 is taken by process")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "two", "1000", "²"])
-def test_a_wrong_number_of_processes_is_named(number: str):
-    done = subprocess.run(
-        [sys.executable, "-m", "slapos_wendelin.master", "--database", "x", "--processes", number],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert f"{number!r} is no number of processes from 1 to 64" in done.stderr
+def test_a_wrong_number_of_processes_is_named(number: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["--database", "x", "--processes", number])
+    assert ended.value.code == 2
+    assert f"{number!r} is no number of processes from 1 to 64" in capsys.readouterr().err
+
+
+def test_a_unit_starts_as_many_processes(capsys: pytest.CaptureFixture[str]):
+    options = ["--database", "/srv/master.sqlite", "--plain", "--lost-after", "60"]
+    assert slapos_master("unit", "systemd", *options, "--processes", "4") == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("ExecStart=")]
+    assert " --processes 4 " in line
+    assert " --lost-after 60.0 " in line
+
+
+@pytest.fixture
+def secure_workers(tmp_path: Path) -> Iterator[tuple[Workers, SecureCloud]]:
+    """A master of two processes with TLS, and its operators."""
+    authority = Authority(tmp_path / "authority")
+    with Workers(tmp_path, "--log-level", "debug", authority=authority.folder) as master:
+        database = Database(master.database)
+        cloud = SecureCloud(master.url, database, authority, tmp_path)
+        yield master, cloud
+        cloud.close()
+        database.close()
+
+
+def test_all_workers_have_one_certificate_and_one_view_of_those_of_others(
+    secure_workers: tuple[Workers, SecureCloud],
+):
+    master, cloud = secure_workers
+    mallory = cloud.user("mallory", "operator")
+    with master.connections(context_of(mallory)) as (here, there):
+        shown = [each.http.sock.getpeercert(binary_form=True) for each in (here, there)]
+        assert shown[0] == shown[1]
+        assert [each.ask("GET", "/v1/computers")[0] for each in (here, there)] == [200, 200]
+        (known,) = cloud.operator.client.certificates("user", "mallory")
+        cloud.operator.client.revoke(known["serial"], "the laptop was stolen")
+        for each in (here, there):
+            wait_for(
+                lambda each=each: each.ask("GET", "/v1/computers")[0] == 403, "what was revoked"
+            )
+
+
+def context_of(caller: Caller) -> ssl.SSLContext:
+    """Return the settings of a client with somebody's certificate."""
+    context = ssl.create_default_context(cafile=str(caller.authority))
+    context.load_cert_chain(caller.certificate)
+    return context
+
+
+def test_what_a_worker_tells_reaches_the_other_and_nobody_waits_for_one_that_does_not_listen():
+    inbox, outbox = os.pipe()
+    os.set_blocking(outbox, False)
+    talker = Siblings(-1, [outbox])
+    # Another process has read the first half of this line, and was killed.
+    os.write(outbox, b'", 1.0]\n')
+    for number in range(10_000):
+        talker.tell("contact", "paris" * 10, number)
+    talker.tell("contact", "x" * 5000, 0)
+    heard: queue.SimpleQueue[tuple] = queue.SimpleQueue()
+    listener = Siblings(inbox, [])
+    listener.hear("contact", lambda *values: heard.put(values))
+    listener.start()
+    assert heard.get(timeout=60) == ("paris" * 10, 0)
+    assert heard.get(timeout=60) == ("paris" * 10, 1)
+    os.close(outbox)
