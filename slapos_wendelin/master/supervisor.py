@@ -184,7 +184,7 @@ class Supervisor:
         process = worker.process
         if process is None:
             return
-        status = process.wait()
+        status = _wait(process, _PATIENCE)
         worker.process = None
         if self._is_stopping:
             return
@@ -240,14 +240,19 @@ class Supervisor:
             process.terminate()
         deadline = time.monotonic() + _PATIENCE
         for process in processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _log.error(Event("worker-killed", pid=process.pid, reason="it does not end"))
-                process.kill()
-                process.wait()
+            _wait(process, max(0.0, deadline - time.monotonic()))
         shutil.rmtree(self._folder, ignore_errors=True)
         _log.info("stopped")
+
+
+def _wait(process: subprocess.Popen[bytes], patience: float) -> int:
+    """Return the status of a process that is about to end; kill it when it does not in time."""
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        _log.error(Event("worker-killed", pid=process.pid, reason="it does not end"))
+        process.kill()
+        return process.wait()
 
 
 def _pid(worker: Worker) -> int | None:
@@ -270,7 +275,9 @@ def _reason(status: int, said: bytes) -> str:
     if refusal:
         return f"cannot start: {refusal['message']}"
     if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
+        number = -status
+        known = {each.value: each.name for each in signal.Signals}
+        return f"was ended by {known.get(number, f'signal {number}')}"
     return f"ended with status {status}"
 
 
