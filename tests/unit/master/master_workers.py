@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 import psutil
 from master_process import MasterProcess
 
-_PATIENCE = 60  # seconds
+#: Enough where many tests run at once, in seconds.
+_PATIENCE = 240
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:

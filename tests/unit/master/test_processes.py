@@ -49,6 +49,11 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 @pytest.fixture
 def master(workers: Workers) -> Workers:
     """The master, started again when a test has ended it: to start it takes long."""
+    return started(workers)
+
+
+def started(workers: Workers) -> Workers:
+    """Start a master unless it runs."""
     if workers.process is None or workers.process.poll() is not None:
         workers.start()
     return workers
@@ -168,7 +173,7 @@ def test_when_the_first_process_is_killed_the_workers_end_and_the_port_is_free(
     pids, started = master.pids().values(), master.count("worker-started")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(60)
+        systemd.settimeout(240)
         master.kill()
         master.launch(NOTIFY_SOCKET=str(tmp_path / "notify"))
         # systemd counts it as started when all workers answer.
@@ -192,7 +197,60 @@ def test_sigterm_ends_all_workers_after_the_requests_that_they_work_on(master: W
     assert list(master.temporary.iterdir()) == []
 
 
-def test_workers_that_end_again_and_again_end_the_master_with_the_reason(master: Workers):
+@pytest.fixture(scope="module")
+def secure_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """A master of two processes with TLS."""
+    folder = tmp_path_factory.mktemp("secure")
+    workers = Workers(folder, "--log-level", "debug", authority=folder / "authority")
+    yield workers
+    workers.kill()
+
+
+@pytest.fixture
+def secure_master(secure_workers: Workers) -> Workers:
+    """The master with TLS, started again when a test has ended it."""
+    return started(secure_workers)
+
+
+@pytest.fixture
+def secure_cloud(secure_master: Workers, tmp_path: Path) -> Iterator[SecureCloud]:
+    """The operators of the master with TLS."""
+    authority = Authority(secure_master.database.with_name("authority"))
+    database = Database(secure_master.database)
+    cloud = SecureCloud(secure_master.url, database, authority, tmp_path)
+    yield cloud
+    cloud.close()
+    database.close()
+
+
+def test_all_workers_have_one_certificate_and_one_view_of_those_of_others(
+    secure_master: Workers, secure_cloud: SecureCloud
+):
+    master, cloud = secure_master, secure_cloud
+    mallory = cloud.user("mallory", "operator")
+    with master.connections(context_of(mallory)) as (here, there):
+        shown = [each.http.sock.getpeercert(binary_form=True) for each in (here, there)]
+        assert shown[0] == shown[1]
+        assert [each.ask("GET", "/v1/computers")[0] for each in (here, there)] == [200, 200]
+        (known,) = cloud.operator.client.certificates("user", "mallory")
+        cloud.operator.client.revoke(known["serial"], "the laptop was stolen")
+        for each in (here, there):
+            wait_for(
+                lambda each=each: each.ask("GET", "/v1/computers")[0] == 403, "what was revoked"
+            )
+
+
+def context_of(caller: Caller) -> ssl.SSLContext:
+    """Return the settings of a client with somebody's certificate."""
+    context = ssl.create_default_context(cafile=str(caller.authority))
+    context.load_cert_chain(caller.certificate)
+    return context
+
+
+def test_workers_that_end_again_and_again_end_the_master_with_the_reason(
+    secure_master: Workers,
+):
+    master = secure_master
     while master.process.poll() is None:
         with suppress(psutil.Error, IndexError):
             master.children()[0].kill()
@@ -241,42 +299,6 @@ def test_a_unit_starts_as_many_processes(capsys: pytest.CaptureFixture[str]):
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("ExecStart=")]
     assert " --processes 4 " in line
     assert " --lost-after 60.0 " in line
-
-
-@pytest.fixture
-def secure_workers(tmp_path: Path) -> Iterator[tuple[Workers, SecureCloud]]:
-    """A master of two processes with TLS, and its operators."""
-    authority = Authority(tmp_path / "authority")
-    with Workers(tmp_path, "--log-level", "debug", authority=authority.folder) as master:
-        database = Database(master.database)
-        cloud = SecureCloud(master.url, database, authority, tmp_path)
-        yield master, cloud
-        cloud.close()
-        database.close()
-
-
-def test_all_workers_have_one_certificate_and_one_view_of_those_of_others(
-    secure_workers: tuple[Workers, SecureCloud],
-):
-    master, cloud = secure_workers
-    mallory = cloud.user("mallory", "operator")
-    with master.connections(context_of(mallory)) as (here, there):
-        shown = [each.http.sock.getpeercert(binary_form=True) for each in (here, there)]
-        assert shown[0] == shown[1]
-        assert [each.ask("GET", "/v1/computers")[0] for each in (here, there)] == [200, 200]
-        (known,) = cloud.operator.client.certificates("user", "mallory")
-        cloud.operator.client.revoke(known["serial"], "the laptop was stolen")
-        for each in (here, there):
-            wait_for(
-                lambda each=each: each.ask("GET", "/v1/computers")[0] == 403, "what was revoked"
-            )
-
-
-def context_of(caller: Caller) -> ssl.SSLContext:
-    """Return the settings of a client with somebody's certificate."""
-    context = ssl.create_default_context(cafile=str(caller.authority))
-    context.load_cert_chain(caller.certificate)
-    return context
 
 
 def test_what_a_worker_tells_reaches_the_other_and_nobody_waits_for_one_that_does_not_listen():
