@@ -202,7 +202,7 @@ class Database:
     def _is_current(self) -> bool:
         """Say whether the tables are of this version."""
         with self._reading.connect() as connection:
-            return schema.current_version(connection) == schema.newest_version()
+            return schema.current_version(connection) == schema.NEWEST_VERSION
 
     def _make_tables(self) -> None:
         """Create the tables or bring them up to date, while nobody else uses a SQLite file."""
