@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from threading import RLock
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.lab import relay as relay_program
@@ -32,6 +32,8 @@ NETWORK = "10.77"
 MOST_DATA_CENTERS, MOST_HOSTS = 250, 250
 #: Hosts that start at the same time.
 STARTS = 8
+
+_ENDS = ("from", "to")
 
 Named = TypeVar("Named")
 
@@ -212,6 +214,37 @@ class Lab:
         lines += [f"{host.address} {host.name}" for host in self.hosts.values()]
         return "\n".join(lines) + "\n"
 
+    def state(self) -> dict[str, Any]:
+        """Return the hosts and the ways between data centers, for people and programs."""
+        network = self.relay.tell()
+        # Both directions are the same, as links make them.
+        ways = [way for way in network["ways"] if _comes_first(way, self.ends())]
+        return {
+            "name": self.name,
+            "key": str(self.key),
+            "known_hosts": str(self.known_hosts),
+            "hosts": [
+                {
+                    "name": host.name,
+                    "data_center": host.data_center,
+                    "address": host.address,
+                    "state": host.state,
+                    "free": host.disk.available if host.runs else None,
+                }
+                for host in self.hosts.values()
+            ],
+            "ways": [
+                {
+                    "between": [way["from"], way["to"]],
+                    "round_trip": way["delay"] * 2,
+                    "loss": way["loss"],
+                    "megabits": way["rate"] * 8 / 1e6,
+                    "is_cut": way["is_cut"] or any(network["cut"][way[end]] for end in _ENDS),
+                }
+                for way in ways
+            ],
+        }
+
     def configure_network(self, *lines: str) -> None:
         """Carry out lines of ``ip`` in the lab's network."""
         self.master.run("ip", "-batch", "-", input="\n".join(lines) + "\n")
@@ -253,6 +286,12 @@ class Lab:
         with self._lock:
             for host in hosts:
                 host.write_names(self.names())
+
+
+def _comes_first(way: Mapping[str, str], names: tuple[str, ...]) -> bool:
+    """Return whether a direction is the one in which its way is shown."""
+    start, end = (names.index(way[each]) for each in _ENDS)
+    return start < end
 
 
 def _named(known: Mapping[str, Named], name: str, what: str) -> Named:

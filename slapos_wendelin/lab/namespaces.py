@@ -77,13 +77,21 @@ class Place:
         :param group: the control group that it belongs to; without it, the place's own.
         :param options: go to :class:`subprocess.Popen`.
         """
+        options = {"env": self.environment} | options
+        return subprocess.Popen(self.command(command, cwd=cwd, group=group), **options)
+
+    def command(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str | Path | None = None,
+        group: ControlGroup | None = None,
+    ) -> list[str]:
+        """Return the command that runs *command* here, as :meth:`popen` does."""
         entering = ["nsenter", f"--target={self.init}", *self.options, "--"]
         dying = ["setpriv", "--pdeathsig", "KILL", "--"]
         moving = ["env", f"--chdir={cwd or self.folder()}"]
-        options = {"env": self.environment} | options
-        return subprocess.Popen(
-            (group or self.group).command([*entering, *dying, *moving, *command]), **options
-        )
+        return (group or self.group).command([*entering, *dying, *moving, *command])
 
     def run(
         self,
