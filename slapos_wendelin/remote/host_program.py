@@ -28,7 +28,7 @@ _SHARED = ("__init__.py", "errors.py", "files.py")
 _PIECE = 1 << 16
 #: Reads the modules from the first frame and imports the one that does the work.
 _BOOTSTRAP = """
-import importlib.abc, importlib.util, json, struct, sys
+import importlib.abc, importlib.util, json, os, struct, sys
 read = sys.stdin.buffer.read
 order = json.loads(read(struct.unpack('>cI', read(5))[1]))
 modules = order.pop('modules')
@@ -42,7 +42,8 @@ class Loader(importlib.abc.InspectLoader):
         return modules[name]
 sys.meta_path.insert(0, Loader())
 from slapos_wendelin.onhost.main import main
-sys.exit(main(order))
+# A thread still reads what comes, which would keep Python from ending.
+os._exit(main(order))
 """
 
 

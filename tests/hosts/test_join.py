@@ -102,6 +102,19 @@ def test_a_join_whose_host_is_killed_while_the_toolkit_arrives_goes_on_when_it_i
     assert cloud.join(host, "--partitions", "2")["result"] == "joined"
 
 
+def test_a_join_whose_connection_is_cut_goes_on_when_it_is_repeated(
+    cloud: Operator, host: Host
+) -> None:
+    process = cloud.start(*cloud.joining(host, "--partitions", "2"))
+    until(lambda: host.path("/opt/slapos-wendelin/versions").exists(), "the toolkit arrives")
+    host.cut()
+    said = process.communicate()[0]
+    assert process.returncode == 1, said
+    assert f"the connection to {host.user}@{host.address} was lost" in said
+    host.heal()
+    assert cloud.join(host, "--partitions", "2")["result"] == "joined"
+
+
 def test_the_second_of_two_joins_of_one_host_is_refused(cloud: Operator, host: Host) -> None:
     first = cloud.start(*cloud.joining(host, "--partitions", "2"))
     follow(first, STEPS["check"])
