@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.lab import Host, Lab
+from slapos_wendelin.lab.cgroups import ControlGroup
 from slapos_wendelin.lab.polling import until
 from slapos_wendelin.remote.wheelhouse import Platform, Wheelhouse, default_cache
 
@@ -180,6 +182,30 @@ def files_of(host: Host) -> set[str]:
     sums = host.run("find", "/etc", "-type", "f", "-exec", "sha256sum", "{}", "+").stdout
     # What sudo notes of who has used it is its own.
     return {each for each in (*listed, *sums.splitlines()) if ".sudo_as_admin" not in each}
+
+
+@contextmanager
+def systemd_on(host: Host) -> Iterator[None]:
+    """Let systemd run on a host, below the first process that a lab's host has."""
+    group = ControlGroup(host.group.path / "systemd")
+    group.make()
+    script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec env container=lab "
+    script += "/lib/systemd/systemd --system --unit=basic.target"
+    spaces = ("--pid", "--mount", "--cgroup", "--fork", "--kill-child", "--mount-proc")
+    command = ["unshare", *spaces, "--", "/bin/sh", "-c", script]
+    quiet = subprocess.DEVNULL
+    with host.popen(command, group=group, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        try:
+            until(lambda: _is_up(host), "systemd runs")
+            yield
+        finally:
+            process.kill()
+
+
+def _is_up(host: Host) -> bool:
+    """Say whether systemd has reached its target."""
+    asked = host.run("systemctl", "is-active", "basic.target", check=False)
+    return asked.stdout.strip() == "active"
 
 
 def made_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:

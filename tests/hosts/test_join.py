@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
-from operators import Operator, collect_wheels, files_of, follow, made_operator, put_release
+from operators import (
+    Operator,
+    collect_wheels,
+    files_of,
+    follow,
+    made_operator,
+    put_release,
+    systemd_on,
+)
 
 from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.polling import until
@@ -330,3 +338,19 @@ def test_a_host_that_reaches_an_index_gets_its_wheels_from_there(
     fetched = log.read_text()
     assert "/simple/uv/uv-" in fetched
     assert "/simple/netifaces/netifaces-" not in fetched
+
+
+def test_where_systemd_runs_it_keeps_the_service_running(cloud: Operator, host: Host) -> None:
+    with systemd_on(host):
+        outcome = cloud.join(host, "--partitions", "2")
+        assert outcome["result"] == "joined", outcome
+        assert "systemd starts it when the host starts" in outcome["notes"]
+        show = ("systemctl", "show", "--value", "--property", "MainPID", "slapos-wendelin")
+        assert host.run("systemctl", "is-enabled", "slapos-wendelin").stdout == "enabled\n"
+        before = host.run(*show).stdout
+        host.run("systemctl", "kill", "--signal", "KILL", "--kill-who", "main", "slapos-wendelin")
+        until(lambda: host.run(*show).stdout not in {before, "0\n"}, "systemd starts it again")
+        assert cloud.join(host, "--partitions", "2")["result"] == "unchanged"
+        cloud.slapos("computer", "leave", host.name, "--yes", *cloud.way())
+        assert host.run("systemctl", "is-enabled", "slapos-wendelin", check=False).returncode != 0
+        assert "slapos" not in host.run("ps", "ax").stdout
