@@ -56,6 +56,8 @@ def another_host(cloud: Operator) -> Iterator[Host]:
 def bare_hosts(cloud: Operator, center: str) -> Iterator[Host]:
     (host,) = cloud.lab.add_hosts([(center, f"{center}-{next(_numbers)}")])
     yield host
+    # Whoever comes later gets no instance on a computer that is off.
+    cloud.slapos("computer", "cordon", host.name, status=None)
     host.power_off()
 
 
