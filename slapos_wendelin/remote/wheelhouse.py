@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from slapos_wendelin.remote.own_wheel import lock_text, make_wheel
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)==(?:.*\\\n)*.*", re.MULTILINE)
 #: The oldest manylinux that wheels are made for.
 _OLDEST_GLIBC = 5
+#: What builds wheels, and what that needs.
+_BUILDERS = frozenset({"packaging", "pip", "setuptools", "wheel"})
 _LOCKED = ("--no-deps", "--require-hashes")
 _BUILD = ("-m", "pip", "wheel", "--no-build-isolation", *_LOCKED)
 _DOWNLOAD = ("-m", "pip", "download", "--only-binary=:all:", *_LOCKED)
@@ -229,7 +231,7 @@ class Wheelhouse:
                     f"install python{version}-dev here, or join from a machine that has it",
                 )
             lock = Path(temporary) / "tools.txt"
-            lock.write_text(only(self._lock, {"pip", "setuptools", "wheel"}))
+            lock.write_text(only(self._lock, _BUILDERS))
             install = [find_uv_bin(), "pip", "install", "--python", str(python)]
             _pip([*install, "--require-hashes", "-r", str(lock)])
             lock.write_text(only(self._lock, {name}))
@@ -292,14 +294,14 @@ def _pinned(path: Path) -> str:
     return f"{_name(path)}=={version} --hash=sha256:{digest}\n"
 
 
-def without(lock: str, names: set[str]) -> str:
+def without(lock: str, names: Collection[str]) -> str:
     """Return a lock without some packages."""
     return "".join(
         f"{each[0]}\n" for each in _REQUIREMENT.finditer(lock) if each[1].lower() not in names
     )
 
 
-def only(lock: str, names: set[str]) -> str:
+def only(lock: str, names: Collection[str]) -> str:
     """Return a lock with some packages only."""
     return "".join(
         f"{each[0]}\n" for each in _REQUIREMENT.finditer(lock) if each[1].lower() in names
