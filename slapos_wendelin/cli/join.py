@@ -24,7 +24,7 @@ from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import MasterClient
-from slapos_wendelin.remote.fleet import PARALLEL, for_all
+from slapos_wendelin.remote.fleet import PARALLEL, Names, for_all
 from slapos_wendelin.remote.joining import (
     DATA,
     PREFIX,
@@ -273,11 +273,11 @@ def join_all(targets: list[Target], settings: Settings, args: argparse.Namespace
     out = Console(file=sys.stderr, highlight=False) if args.json else Console(highlight=False)
     progress = HostProgress(targets, STEPS, out)
     with tempfile.TemporaryDirectory(prefix="slapos-join-") as work, progress:
-        wheelhouse = Wheelhouse(default_cache(), Path(work))
+        wheelhouse, names = Wheelhouse(default_cache(), Path(work)), Names()
 
         def join(pair: tuple[Target, HostLine]) -> Outcome:
             target, line = pair
-            outcome = HostJoining(target, settings, wheelhouse, line).run()
+            outcome = HostJoining(target, settings, wheelhouse, line, names).run()
             line.finish(outcome.result, outcome.error)
             return outcome
 

@@ -158,7 +158,8 @@ class Joining:
         out = self._session.run(
             program, doing=doing or "asking the master", given=json.dumps(given)
         )
-        answer = json.loads(out.strip().splitlines()[-1])
+        # Whatever else it says, as warnings, is no document.
+        answer = json.loads(next(each for each in out.splitlines() if each.startswith("{")))
         if "error" in answer and (doing or not answer["may_enter"]):
             raise CommandError(answer["error"], answer["remedy"])
         return NEEDS_TOKEN if "error" in answer else 0

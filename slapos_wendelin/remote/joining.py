@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
 from slapos_wendelin.remote.checks import Fault, Wish, require
 from slapos_wendelin.remote.errors import HostError
+from slapos_wendelin.remote.fleet import Names
 from slapos_wendelin.remote.host_program import Answer, HostProgram, pieces_of
 from slapos_wendelin.remote.probe import Facts, look
 from slapos_wendelin.remote.ssh import Access, Connection, connected
 from slapos_wendelin.remote.target import Target, check_name
 from slapos_wendelin.remote.wheelhouse import Platform, Wheelhouse
+
+_log = logging.getLogger(__name__)
 
 #: Where the toolkit goes, and where software and partitions, unless somebody says otherwise.
 PREFIX, DATA = "/opt/slapos-wendelin", "/srv/slapos-wendelin"
@@ -110,8 +114,14 @@ class HostJoining:
     """The joining of one host."""
 
     def __init__(
-        self, target: Target, settings: Settings, wheelhouse: Wheelhouse, listener: Listener
+        self,
+        target: Target,
+        settings: Settings,
+        wheelhouse: Wheelhouse,
+        listener: Listener,
+        names: Names,
     ) -> None:
+        self._names = names
         self._target = target
         self._settings = settings
         self._wheelhouse = wheelhouse
@@ -126,6 +136,11 @@ class HostJoining:
             self._run()
         except WendelinError as error:
             self.outcome.error, self.outcome.remedy = error.message, error.remedy
+        except Exception as error:
+            # A fault of ours with one host is no reason to leave the others half-done.
+            _log.exception("joining %s", self._target.address)
+            self.outcome.error = f"{type(error).__name__}: {error}"
+            self.outcome.remedy = "tell those who make this program, with the lines above"
         self.outcome.seconds = time.monotonic() - began
         return self.outcome
 
@@ -159,7 +174,8 @@ class HostJoining:
         name = self._target.name or record.get("computer", "") or facts.hostname
         wish = Wish(settings.prefix, settings.data, settings.master_url, self._target.name)
         notes = require(facts, wish, tuple(self._taken(name, facts)))
-        self.outcome.name = check_name(name)
+        self._names.take(check_name(name), self._target.address)
+        self.outcome.name = name
         self.outcome.notes += [f"{each.text} ({each.remedy})" for each in notes]
 
     def _taken(self, name: str, facts: Facts) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
@@ -35,6 +36,7 @@ _MOST_OUTPUT = 4_000_000
 
 _SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 _writing = threading.Lock()
+_open: WeakSet[Connection] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,12 @@ class Connection:
             channel.close()
 
 
+def drop_all() -> None:
+    """Close all connections of this process."""
+    for each in list(_open):
+        each.drop()
+
+
 def lost(address: Address) -> UnreachableHostError:
     """Return the error for a connection that is gone."""
     return UnreachableHostError(
@@ -153,6 +161,7 @@ def connected(address: Address, jumps: Sequence[Address], access: Access) -> Ite
             _enter(client, settings.completed(each), access, before)
             before = Connection(client, each)
         assert before is not None  # noqa: S101 (there is at least the host itself)
+        _open.add(before)
         yield before
 
 

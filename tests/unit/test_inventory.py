@@ -10,6 +10,8 @@ import pytest
 
 from slapos_wendelin.cli.inventory import InventoryError, read_inventory
 from slapos_wendelin.errors import ParameterError
+from slapos_wendelin.remote.errors import HostError
+from slapos_wendelin.remote.fleet import Names, for_all
 from slapos_wendelin.remote.target import Address, parse_address, parse_jumps
 
 INVENTORY = """
@@ -124,3 +126,17 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_no_jumps_are_none() -> None:
     assert parse_jumps("", "--jump") == ()
+
+
+def test_a_name_is_for_one_host() -> None:
+    names = Names()
+    first, second = Address("192.0.2.1"), Address("192.0.2.2")
+    names.take("paris-1", first)
+    names.take("paris-1", first)
+    with pytest.raises(HostError, match=r"192\.0\.2\.1 is to be the computer paris-1 as well"):
+        names.take("paris-1", second)
+
+
+def test_work_is_done_for_all_and_results_are_in_their_order() -> None:
+    assert for_all([3, 1, 2], lambda each: each * 2, parallel=2) == [6, 2, 4]
+    assert for_all([], lambda each: each) == []
