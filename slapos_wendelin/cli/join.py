@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slapos_wendelin.cli.client_command import JsonCommand, print_json
+from slapos_wendelin.cli.client_command import INTERRUPTED, JsonCommand, print_json
 from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
 from slapos_wendelin.errors import ParameterError
@@ -281,7 +281,11 @@ def join_all(targets: list[Target], settings: Settings, args: argparse.Namespace
             line.finish(outcome.result, outcome.error)
             return outcome
 
-        outcomes = for_all(list(zip(targets, progress.lines, strict=True)), join, args.parallel)
+        try:
+            outcomes = for_all(list(zip(targets, progress.lines, strict=True)), join, args.parallel)
+        except KeyboardInterrupt:
+            out.print("Interrupted. Repeat the command to go on where it stopped.")
+            return INTERRUPTED
     if args.json:
         print_json([each.document for each in outcomes])
     else:

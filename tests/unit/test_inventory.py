@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,18 @@ def test_a_name_is_for_one_host() -> None:
 def test_work_is_done_for_all_and_results_are_in_their_order() -> None:
     assert for_all([3, 1, 2], lambda each: each * 2, parallel=2) == [6, 2, 4]
     assert for_all([], lambda each: each) == []
+
+
+def test_who_interrupts_waits_for_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = threading.Event()
+    monkeypatch.setattr("slapos_wendelin.remote.ssh.drop_all", dropped.set)
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise KeyboardInterrupt
+        # Like a host that is worked on until its connection is dropped.
+        assert dropped.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        for_all(range(3), work, parallel=2)
+    assert dropped.is_set()
