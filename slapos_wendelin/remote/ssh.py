@@ -151,7 +151,7 @@ def connected(address: Address, jumps: Sequence[Address], access: Access) -> Ite
     :raises ChangedHostKeyError: when the host shows another key than before.
     :raises HostError: when the host does not let us in.
     """
-    settings = _Settings(access)
+    settings = SshSettings(access)
     way = list(jumps) or settings.jumps_to(address)
     with ExitStack() as stack:
         before: Connection | None = None
@@ -175,7 +175,7 @@ class _Way:
     identities: tuple[str, ...] = ()
 
 
-class _Settings:
+class SshSettings:
     """OpenSSH's configuration of the user, which may be missing."""
 
     def __init__(self, access: Access) -> None:
