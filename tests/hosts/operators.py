@@ -185,12 +185,15 @@ def files_of(host: Host) -> set[str]:
 
 
 @contextmanager
-def systemd_on(host: Host) -> Iterator[None]:
-    """Let systemd run on a host, below the first process that a lab's host has."""
+def systemd_on(host: Host, port: int) -> Iterator[None]:
+    """Let systemd run on a host, below the first process that a lab's host has.
+
+    :param port: where an SSH server listens whose sessions are at systemd's.
+    """
     group = ControlGroup(host.group.path / "systemd")
     group.make()
-    script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec env container=lab "
-    script += "/lib/systemd/systemd --system --unit=basic.target"
+    script = f"mount -t cgroup2 cgroup2 /sys/fs/cgroup && /usr/sbin/sshd -p {port} && "
+    script += "exec env container=lab /lib/systemd/systemd --system --unit=basic.target"
     spaces = ("--pid", "--mount", "--cgroup", "--fork", "--kill-child", "--mount-proc")
     command = ["unshare", *spaces, "--", "/bin/sh", "-c", script]
     quiet = subprocess.DEVNULL
@@ -204,8 +207,13 @@ def systemd_on(host: Host) -> Iterator[None]:
 
 def _is_up(host: Host) -> bool:
     """Say whether systemd has reached its target."""
-    asked = host.run("systemctl", "is-active", "basic.target", check=False)
-    return asked.stdout.strip() == "active"
+    return systemctl(host, "is-active", "basic.target") == "active"
+
+
+def systemctl(host: Host, *arguments: str) -> str:
+    """Ask the systemd of a host and return what it says."""
+    script = 'exec nsenter --target "$(pgrep -xo systemd)" --all -- systemctl "$@"'
+    return host.run("sh", "-c", script, "sh", *arguments, check=False).stdout.strip()
 
 
 def made_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -18,8 +18,12 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from operators import Operator, made_operator
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 from slapos_wendelin.lab import Host, Lab
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PORT = 5001
 #: An image that moto knows.
@@ -57,7 +61,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         hosts: list[Host] = []
         start_hosts(lab, hosts, patch)
         with lab.master.listen((lab.address, PORT)) as listener:
-            application = DomainDispatcherApplication(create_backend_app)
+            application = NamedAsAmazonDoes(DomainDispatcherApplication(create_backend_app))
             server = make_server(lab.address, PORT, application, True, fd=listener.fileno())
             threading.Thread(target=server.serve_forever, daemon=True).start()
             client = boto3.client("ec2", REGION, aws_access_key_id="x", aws_secret_access_key="x")
@@ -65,6 +69,18 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
             yield Cloud(operator, image, hosts)
             server.shutdown()
         operator.stop_master()
+
+
+class NamedAsAmazonDoes:
+    """Writes the name of the answers' XML with the slash at its end, which moto leaves out."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self.application = application
+
+    def __call__(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        answer = Response.from_app(self.application, environment)
+        answer.data = answer.data.replace(b'/doc/2016-11-15">', b'/doc/2016-11-15/">')
+        return answer(environment, start)
 
 
 def start_hosts(lab: Lab, hosts: list[Host], patch: pytest.MonkeyPatch) -> None:

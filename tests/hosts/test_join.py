@@ -22,6 +22,7 @@ from operators import (
     follow,
     made_operator,
     put_release,
+    systemctl,
     systemd_on,
 )
 
@@ -342,17 +343,24 @@ def test_a_host_that_reaches_an_index_gets_its_wheels_from_there(
     assert "/simple/netifaces/netifaces-" not in fetched
 
 
-def test_where_systemd_runs_it_keeps_the_service_running(cloud: Operator, host: Host) -> None:
-    with systemd_on(host):
-        outcome = cloud.join(host, "--partitions", "2")
+def test_where_systemd_runs_it_keeps_the_service_running(
+    cloud: Operator, host: Host, tmp_path: Path
+) -> None:
+    known = ("--known-hosts", str(tmp_path / "known_hosts"), "--accept-new-host-key")
+    way = (*cloud.way(), *known)
+    place = f"ssh://{host.user}@{host.address}:2222"
+    join = ("computer", "join", place, "--datacenter", "paris", "--partitions", "2", "--json")
+    with systemd_on(host, 2222):
+        (outcome,) = json.loads(cloud.slapos(*join, *way).stdout)
         assert outcome["result"] == "joined", outcome
         assert "systemd starts it when the host starts" in outcome["notes"]
-        show = ("systemctl", "show", "--value", "--property", "MainPID", "slapos-wendelin")
-        assert host.run("systemctl", "is-enabled", "slapos-wendelin").stdout == "enabled\n"
-        before = host.run(*show).stdout
-        host.run("systemctl", "kill", "--signal", "KILL", "--kill-who", "main", "slapos-wendelin")
-        until(lambda: host.run(*show).stdout not in {before, "0\n"}, "systemd starts it again")
-        assert cloud.join(host, "--partitions", "2")["result"] == "unchanged"
-        cloud.slapos("computer", "leave", host.name, "--yes", *cloud.way())
-        assert host.run("systemctl", "is-enabled", "slapos-wendelin", check=False).returncode != 0
-        assert "slapos" not in host.run("ps", "ax").stdout
+        show = ("show", "--value", "--property", "MainPID", "slapos-wendelin")
+        assert systemctl(host, "is-enabled", "slapos-wendelin") == "enabled"
+        before = systemctl(host, *show)
+        systemctl(host, "kill", "--signal", "KILL", "--kill-who", "main", "slapos-wendelin")
+        until(lambda: systemctl(host, *show) not in {before, "0"}, "systemd starts it again")
+        (again,) = json.loads(cloud.slapos(*join, *way).stdout)
+        assert again["result"] == "unchanged"
+        cloud.slapos("computer", "leave", host.name, "--yes", *way)
+        assert systemctl(host, "is-enabled", "slapos-wendelin") == ""
+        assert "slapos_wendelin" not in host.run("ps", "ax").stdout
