@@ -182,19 +182,24 @@ class HostJoining:
         """Yield what the master says against the name."""
         if self._settings.connect is None or self._settings.replace or not name:
             return
-        if facts.record.get("computer") == name:
-            return
         with self._settings.connect() as master:
             try:
                 computer = master.computer(name)
             except NotFoundError:
                 return
-            if computer["state"] != "removed" and master.certificates("computer", name):
-                where = f" in {computer['datacenter']}" if computer["datacenter"] else ""
-                yield Fault(
-                    f"the master has a computer {name} already{where}, and this host is not it",
-                    "choose another name with --name, or take that one's place with --replace",
-                )
+            certificates = master.certificates("computer", name)
+        if not any(each["revoked_at"] is None for each in certificates):
+            return
+        own = facts.python_facts.get("address")
+        is_same = facts.record.get("computer") == name
+        if is_same and (computer["lost"] or computer["address"] in {None, "", own}):
+            return
+        where = f" in {computer['datacenter']}" if computer["datacenter"] else ""
+        at = f" at {computer['address']}" if computer["address"] else ""
+        yield Fault(
+            f"the master has a computer {name} already{where}{at}, and this host is not it",
+            "choose another name with --name, or take that one's place with --replace",
+        )
 
     def _plan(self, facts: Facts) -> None:
         """Say what a joining would do."""
@@ -269,6 +274,10 @@ class HostJoining:
         was_in = self.outcome.name == facts.record.get("entered")
         values: dict[str, Any] = {**self._target.place, "labels": self._labels()}
         with self._settings.connect() as master:
+            if self._settings.replace:
+                # The master refuses that another machine formats under the name otherwise.
+                address = facts.python_facts.get("address") or None
+                master.put_computer(self.outcome.name, address=address)
             answer = master.make_token(
                 "computer",
                 self.outcome.name,

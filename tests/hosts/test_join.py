@@ -364,3 +364,18 @@ def test_where_systemd_runs_it_keeps_the_service_running(
         cloud.slapos("computer", "leave", host.name, "--yes", *way)
         assert systemctl(host, "is-enabled", "slapos-wendelin") == ""
         assert "slapos_wendelin" not in host.run("ps", "ax").stdout
+
+
+def test_a_name_that_another_host_has_is_taken_over_when_asked_only(
+    cloud: Operator, host: Host, another_host: Host
+) -> None:
+    assert cloud.join(host, "--partitions", "2")["result"] == "joined"
+    options = ("--name", host.name, "--partitions", "2")
+    refused = cloud.join(another_host, *options, status=1)
+    assert f"the master has a computer {host.name} already in paris" in refused["error"]
+    assert "--replace" in refused["remedy"]
+    assert not another_host.path("/opt/slapos-wendelin").exists()
+    assert cloud.join(another_host, *options, "--replace")["result"] == "joined"
+    assert cloud.computer(host.name)["address"] == another_host.address
+    # The first one would have to take its name back.
+    assert "--replace" in cloud.join(host, *options, status=1)["remedy"]
