@@ -121,6 +121,8 @@ def _briefly(run: Any) -> Any:
             return int(run(arguments) or 0)
         except WendelinError as error:
             print(f"slapos: {error.message}", file=sys.stderr)
+            for line in getattr(error, "details", ()):
+                print(f"  {line}", file=sys.stderr)
             if error.remedy:
                 print(f"  remedy: {error.remedy}", file=sys.stderr)
             return error.exit_status

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from slapos_wendelin.cli.master_command import MasterCommand, confirm, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.master.client import Document, MasterClient
 
@@ -20,7 +20,7 @@ _PATIENCE = 1800.0
 _INTERVAL = 2.0
 
 
-class MovingCommand(MasterCommand):
+class MovingCommand(JsonCommand):
     """A command that moves instances."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
