@@ -64,6 +64,12 @@ class Disk:
         options = "loop,noinit_itable"
         self.place.run("mount", "-o", options, str(self.image), str(self.mount_point))
 
+    @property
+    def is_mounted(self) -> bool:
+        """Whether the disk is mounted in the lab."""
+        mounts = Path(f"/proc/{self.place.init}/mountinfo").read_text().splitlines()
+        return any(line.split()[4] == str(self.mount_point) for line in mounts)
+
     def sync(self) -> None:
         """Write everything down."""
         self.place.run("sync", "-f", str(self.mount_point))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
+from slapos_wendelin.errors import CommandError
 from slapos_wendelin.lab.bare_system import UpperLayer, make_bare_system
 from slapos_wendelin.lab.cgroups import ControlGroup
 from slapos_wendelin.lab.disks import DEFAULT_SIZE, Disk
@@ -185,23 +186,31 @@ class Host(Place):
             f"link set {self.device} master dc{center} up",
         )
 
+    def unplug(self) -> None:
+        """Take the network device away; it may be gone already."""
+        delete = self.lab.master.run("ip", "link", "delete", self.device, check=False)
+        if delete.returncode and "Cannot find device" not in delete.stderr:
+            raise CommandError(f"{self.name} keeps its network: {delete.stderr.strip()}")
+
     def power_off(self) -> None:
         """Take the host's power: its processes and what was not synced are gone. Safe to repeat."""
-        if not self.runs:
-            return
         # The network first: nobody must hear from a dying host. Then the disk, before anything
         # ends: the kernel syncs what it unmounts.
-        self.lab.configure_network(f"link delete {self.device}")
-        self.group.freeze()
-        self.disk.lose_power()
-        self.group.kill_init()
-        self.group.thaw()
-        self.disk.unmount()
+        self.unplug()
+        if self.runs:
+            self.group.freeze()
+            self.disk.lose_power()
+            self.group.kill_init()
+            self.group.thaw()
+        if self.disk.is_mounted:
+            self.disk.unmount()
 
     def power_on(self) -> None:
         """Start the host with what is on its disk, and wait for its SSH server. Safe to repeat."""
         if self.runs:
             return
+        # A host that ended by itself has left its disk mounted.
+        self.power_off()
         self.disk.mount()
         self.start_up()
 

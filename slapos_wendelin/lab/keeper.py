@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from slapos_wendelin.errors import CommandError
 from slapos_wendelin.lab.cgroups import ControlGroup, groups_of_lab
 from slapos_wendelin.lab.errors import LabError
 from slapos_wendelin.lab.namespaces import Place
@@ -77,11 +78,22 @@ class Keeper:
                 ["/bin/sh", "-c", _SCRIPT, "sh", str(self.groups), str(self.folder), *program],
                 stdin=subprocess.DEVNULL if stays else subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 cwd="/",
                 start_new_session=True,
             )
-            until(lambda: self.master.runs, "the lab's namespaces are made")
+            until(lambda: self.master.runs or self._has_failed(), "the lab's namespaces are made")
+
+    def _has_failed(self) -> bool:
+        """Raise CommandError when the namespaces could not be made; else return False."""
+        process = self._process
+        if process is None or process.poll() is None:
+            return False
+        words = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+        raise CommandError(
+            f"the namespaces of a lab cannot be made: {words}",
+            "use a machine, or a container with all rights, whose kernel lets root make them",
+        )
 
     def end(self) -> None:
         """End all that runs in the lab, and wait until nothing of it is left."""

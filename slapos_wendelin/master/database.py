@@ -380,7 +380,7 @@ def _make_transactional(engine: Engine) -> None:
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _keep_log_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -390,6 +390,20 @@ def _make_transactional(engine: Engine) -> None:
         statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
         if statement:
             connection.exec_driver_sql(statement)
+
+
+def _keep_log_ahead(cursor: sqlite3.Cursor) -> None:
+    """Set the kind of a new file's log; SQLite does not wait when another process does so."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _reason(error: SQLAlchemyDatabaseError) -> str:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -290,11 +292,42 @@ def test_nobody_hears_from_a_host_that_loses_its_power(lab: Lab) -> None:
             connection.recv(1)
 
 
+def test_a_host_that_ended_by_itself_is_powered_on_again(lab: Lab) -> None:
+    host = lab.host("paris-1")
+    host.run("touch", "/root/before")
+    os.kill(host.init, signal.SIGKILL)
+    until(lambda: not host.runs, "the host has ended")
+    host.power_on()
+    host.run("ls", "/root/before")
+    assert reaches(lab.host("paris-2"), host)
+
+
+def test_power_may_be_taken_again_where_that_was_interrupted(lab: Lab) -> None:
+    host = lab.host("paris-1")
+    host.unplug()
+    host.freeze()
+    host.disk.lose_power()
+    host.power_off()
+    host.power_off()
+    host.power_on()
+    host.power_on()
+    assert reaches(lab.host("paris-2"), host)
+
+
 def test_what_is_started_at_boot_runs_again_with_the_power(lab: Lab) -> None:
     host = lab.host("paris-1")
-    script = "#!/bin/sh\n[ $1 != start ] || date +%N > /run/started\n"
+    script = """#!/bin/sh
+### BEGIN INIT INFO
+# Provides:       greeter
+# Required-Start:
+# Required-Stop:
+# Default-Start:  2 3 4 5
+# Default-Stop:
+### END INIT INFO
+[ $1 != start ] || echo hello > /run/started
+"""
     host.run("sh", "-c", "cat > /etc/init.d/greeter; chmod +x /etc/init.d/greeter", input=script)
-    host.run("ln", "-s", "../init.d/greeter", "/etc/rc2.d/S01greeter")
+    host.run("update-rc.d", "greeter", "defaults")
     host.run("sync", "-f", "/etc")
     host.power_off()
     host.power_on()
