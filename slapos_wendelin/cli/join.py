@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slapos_wendelin import tokens
 from slapos_wendelin.cli.client_command import INTERRUPTED, JsonCommand, print_json
 from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
@@ -74,6 +75,7 @@ class JoinCommand(JsonCommand):
         """Return what is the same for all hosts."""
         connect = None
         if args.token:
+            tokens.fingerprint_of(args.token)
             if count > 1:
                 raise ParameterError(
                     "--token lets in one computer, and the inventory has more",

@@ -73,6 +73,7 @@ def _has_reported(computer: Document, wanted: Document) -> bool:
     return bool(computer["measured_at"]) and computer["partitions"] >= wanted["partitions"]
 
 
+_MENDED_BY_TOKEN = (NotInError, MasterAnswerError, UntrustedMasterError)
 _ACTIONS = {"enter": enter, "wait": wait}
 
 
@@ -91,7 +92,8 @@ def main() -> None:
         answer = {
             "error": error.message,
             "remedy": error.remedy,
-            "may_enter": isinstance(error, NotInError | MasterAnswerError),
+            # With another token; what is wrong otherwise a token does not mend.
+            "may_enter": isinstance(error, _MENDED_BY_TOKEN),
         }
     print(json.dumps(answer))
 

@@ -135,10 +135,8 @@ class Joining:
         with os.fdopen(descriptor, "w") as stream:
             stream.write(token)
             os.fsync(stream.fileno())
-        try:
-            self._call("enter", token=token, doing="joining the master")
-        finally:
-            self._token.unlink(missing_ok=True)
+        self._call("enter", token=token, doing="joining the master")
+        self._token.unlink()
         return True
 
     def _call(self, action: str, token: str = "", doing: str = "") -> int:
