@@ -234,7 +234,7 @@ def test_partitions_get_addresses_of_their_own_which_come_back_with_the_host(
     host.power_off()
     host.power_on()
     until(lambda: address in host.run("ip", "-4", "address").stdout, "the address is back")
-    until(lambda: "greeter" in host.run("ps", "ax").stdout, "the instance runs again", 200)
+    until(lambda: "sleep 1000000" in host.run("ps", "ax").stdout, "the instance runs again", 300)
 
 
 def test_a_computer_leaves_without_a_trace(cloud: Operator, host: Host) -> None:
