@@ -72,11 +72,13 @@ class ForkedBuildouts:
             "uid": folder.st_uid,
             "gid": folder.st_gid,
         }
-        with os.fdopen(reading, "rb", buffering=0) as output:
-            with channel.ask(self._questions, document, writing) as answer:
-                os.close(writing)
-                said = _follow(output.fileno(), logger, timeout, document["arguments"])
-                ended = channel.receive(answer)
+        with (
+            os.fdopen(reading, "rb", buffering=0) as output,
+            channel.ask(self._questions, document, writing) as answer,
+        ):
+            os.close(writing)
+            said = _follow(output.fileno(), logger, timeout, document["arguments"])
+            ended = channel.receive(answer)
         if ended is None or ended[0]["status"] != 0:
             message = f"Failed to run buildout profile in directory {path!r}"
             logger.error(message)

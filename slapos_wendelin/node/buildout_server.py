@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run buildouts in forks of a process that has imported all they need.
 
-``python -m slapos_wendelin.node.buildout_server CHANNEL``. It holds no secret and calls nobody: each
-fork becomes the user of its partition before it reads a line of a profile. It ends when its
-standard input does.
+``python -m slapos_wendelin.node.buildout_server CHANNEL``. It holds no secret and calls nobody;
+each fork becomes the user of its partition before it reads a line of a profile. It ends when its
+input does.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from slapos_wendelin.node import channel, forking
 
 log = logging.getLogger(__name__)
 
-#: What a buildout of an instance imports: itself, our extension, the recipes that are always there.
-#: buildout takes a recipe from its own environment when it is in there, whatever eggs a release has.
+#: What a buildout of an instance imports: itself, our extension, recipes that most profiles name.
+#: A recipe that is in buildout's own environment comes from there, whatever eggs a release has.
 MODULES = (
     "zc.buildout.buildout",
     "slapos_wendelin.buildout",
@@ -36,7 +36,6 @@ MODULES = (
     "slapos.recipe.publish",
     "slapos.recipe.request",
     "slapos.recipe.slapconfiguration",
-    "slapos.recipe.switch_softwaretype",
     "slapos.recipe.template",
     "slapos.recipe.template.jinja2_template",
     "slapos.recipe.wrapper",

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
 
 import psutil
@@ -28,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def settle() -> None:
-    """Leave what is in memory now to be shared with forked processes, untouched by the collector."""
+    """Keep the collector from touching what is in memory now, which forks are to share."""
     gc.collect()
     gc.freeze()
 
@@ -58,7 +59,7 @@ def close_others(keep: Iterable[int]) -> None:
 
 def _most_descriptors() -> int:
     """Return a number above all open descriptors."""
-    return max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+    return max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
 
 
 def die_with_parent(parent: int) -> None:
@@ -91,7 +92,7 @@ def end_child(work: Callable[[], int | None]) -> NoReturn:
         status = work() or 0
     except SystemExit as end:
         status = exit_status(end.code)
-    except BaseException:  # noqa: BLE001 (nothing may return into the parent's code)
+    except BaseException:
         traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):

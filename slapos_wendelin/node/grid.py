@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import slapos.grid.slapgrid as stock
-from slapos.grid import utils
+from slapos.grid import SlapObject, utils
 from slapos.grid.promise import PromiseError
 from slapos.slap.slap import NotFoundError
 
@@ -43,7 +43,7 @@ class Grid(stock.Slapgrid):
         self,
         partition: Any,
         force: bool = True,
-        check_anomaly: bool = False,  # noqa: FBT001, FBT002
+        check_anomaly: bool = False,
     ) -> None:
         """Let the runner test the promises of a partition; raises PromiseError for a red one."""
         # After a failure they are only looked at.
@@ -74,7 +74,7 @@ class Grid(stock.Slapgrid):
     def _local(self, partition: Any) -> Any:
         """Return slapos.core's object for the folder of a partition."""
         url = partition.getSoftwareRelease().getURI()
-        return stock.Partition(
+        return SlapObject.Partition(
             software_path=self.software_path(url),
             instance_path=os.path.join(self.instance_root, partition.getId()),  # noqa: PTH118
             shared_part_list=self.shared_part_list,
@@ -100,9 +100,9 @@ class Grid(stock.Slapgrid):
     def fetch(self) -> list[Any]:
         """Ask the master for everything and return the partitions that are not free."""
         self.computer = self.slap.registerComputer(self.computer_id)
-        return self.FilterComputerPartitionList(self.getComputerPartitionList())
+        return self.FilterComputerPartitionList(list(self.getComputerPartitionList()))
 
-    def FilterComputerPartitionList(self, computer_partition_list: list[Any]) -> list[Any]:  # noqa: N802, N803
+    def FilterComputerPartitionList(self, computer_partition_list: list[Any]) -> list[Any]:  # noqa: N802
         """Leave out the free ones, and in a removal all but the one that it is about."""
         kept = super().FilterComputerPartitionList(computer_partition_list)
         return [each for each in kept if self._only in (None, each.getId())]
@@ -170,10 +170,12 @@ def make_grid(configuration: Path, buildouts: socket.socket, promises: socket.so
             f"{configuration}: {error}", "correct it, or register the computer again"
         ) from error
     utils.launchBuildout = ForkedBuildouts(buildouts, utils.launchBuildout).launch
-    stock.Slapgrid, original = Grid, stock.Slapgrid
+    # The function that knows all options makes an object of the class that its module names.
+    module: Any = stock
+    original, module.Slapgrid = stock.Slapgrid, Grid
     try:
-        grid: Grid = stock.create_slapgrid_object(options, logging.getLogger("slapgrid"))
+        grid: Any = stock.create_slapgrid_object(options, logging.getLogger("slapgrid"))
     finally:
-        stock.Slapgrid = original
+        module.Slapgrid = original
     grid.buildouts, grid.promises = buildouts, promises
     return grid

@@ -177,7 +177,7 @@ def _work(work: Callable[[int], None], output: int, kept: list[int]) -> int:
     forking.begin_child(kept)
     try:
         work(output)
-    except BaseException as error:  # noqa: BLE001 (the agent is told, whatever it is)
+    except BaseException as error:
         channel.write_line(output, {"outcome": outcome(error), "error": brief(error)})
         return 1
     channel.write_line(output, {"outcome": "well", "error": ""})

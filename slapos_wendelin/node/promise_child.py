@@ -7,11 +7,13 @@ The class that runs it is slapos.core's, so are the places of its log, its cache
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import pwd
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +36,8 @@ from slapos_wendelin.node import channel, forking
 
 #: MiB of a promise's log, which is its history, before a new one is begun.
 LOG_SIZE = 1
+#: Seconds after which a result that says nothing new is written again.
+RESULT_AGE = 30.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,21 @@ class Answer:
             channel.write_line(self._output, {"result": None})
             return
         result.execution_time = round((datetime.now(UTC) - self._begin).total_seconds(), 3)
-        save_result(self._promise, result)
+        if not self._is_saved(item):
+            save_result(self._promise, result)
         channel.write_line(self._output, {"result": result.serialize()["result"]})
+
+    def _is_saved(self, item: Any) -> bool:
+        """Return whether the file says the same and is not old: replacing it costs most of a run."""
+        path = self._promise.result_file
+        try:
+            if not 0 <= time.time() - path.stat().st_mtime < RESULT_AGE:
+                return False
+            saved = json.loads(path.read_text())["result"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        said = (item.type(), item.hasFailed(), item.message)
+        return said == (saved["type"], saved["failed"], saved["message"])
 
 
 def run_promise(promise: Promise, options: dict[str, Any], output: int) -> int:
@@ -112,6 +129,9 @@ def run_promise(promise: Promise, options: dict[str, Any], output: int) -> int:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     forking.begin_child(keep=[output])
+    # It has ended before the collector could be of use.
+    gc.disable()
+    _be_quiet()
     become_owner(options["uid"], options["gid"])
     process = PromiseProcess(
         str(promise.partition),
@@ -131,12 +151,17 @@ def run_promise(promise: Promise, options: dict[str, Any], output: int) -> int:
         if promise.is_plugin:
             keep_modules()
         process.run()
-    except BaseException as error:  # noqa: BLE001 (whatever it is, the promise is red for it)
+    except BaseException as error:
         channel.write_line(output, {"fault": describe(error)})
     cache = process.loadPromiseCacheDict() or {}
     told = {name: cache.get(name) for name in ("periodicity", "is_tested", "is_anomaly_detected")}
     channel.write_line(output, {"cache": told})
     return 0
+
+
+def _be_quiet() -> None:
+    """Leave what promises log to their own logs."""
+    logging.getLogger().handlers = [logging.NullHandler()]
 
 
 def become_owner(uid: int, gid: int) -> None:
@@ -184,6 +209,7 @@ def save_result(promise: Promise, result: PromiseQueueResult) -> None:
 def save_fault(promise: Promise, message: str, uid: int, gid: int) -> int:
     """Be the process that writes the result of a promise that could not."""
     forking.begin_child()
+    _be_quiet()
     become_owner(uid, gid)
     item = TestResult(problem=True, message=message)
     save_result(promise, PromiseQueueResult(str(promise.path), promise.name, promise.title, item))
@@ -199,7 +225,7 @@ class _Kept:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Return how to have a module again."""
         del path, target
-        return ModuleSpec(name, self) if name in self._modules else None  # pyright: ignore
+        return ModuleSpec(name, self) if name in self._modules else None  # pyright: ignore[reportArgumentType]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module."""
@@ -228,4 +254,4 @@ def keep_modules() -> None:
         for name, module in sys.modules.items()
         if "slapos" in name or "pkg_resources" in name
     }
-    sys.meta_path.insert(0, _Kept(kept))  # pyright: ignore (it finds only what it has)
+    sys.meta_path.insert(0, _Kept(kept))  # pyright: ignore[reportArgumentType]

@@ -60,7 +60,7 @@ class Reporting:
                 self._tell(helper, report)
             except NotFoundError:
                 log.info("the master does not know %s any more", report.partition)
-            except Exception as error:  # noqa: BLE001 (the library's errors have no common class)
+            except Exception as error:
                 log.warning("%s: not reported: %s", report.partition, error)
                 self._again(report)
 

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class Runner:
         """Start what is due, and end what takes too long."""
         for running in list(self.running.values()):
             if now - running.begin > self.settings.time_limit:
-                self._end(running, now, is_late=True)
+                self._end(running, is_late=True)
         for partition in self.partitions.values():
             if self._free_places(now) <= 0:
                 return
@@ -169,9 +170,8 @@ class Runner:
 
     def next_time(self, now: float) -> float:
         """Return when to step again unless something happens before."""
-        times = [now + LONGEST_PAUSE]
-        for run in self.running.values():
-            times.append(run.begin + self.settings.time_limit)
+        ends = [run.begin + self.settings.time_limit for run in self.running.values()]
+        times = [now + LONGEST_PAUSE, *ends]
         if self._free_places(now) > 0:
             wanted = (partition.plan.next_time() for partition in self.partitions.values())
             times += [each for each in wanted if each is not None]
@@ -179,7 +179,7 @@ class Runner:
             times.append(min(run.begin for run in self.running.values()) + SHORT_TIME)
         return min(times)
 
-    def _start(self, partition: Partition, name: str, is_anomaly: bool, now: float) -> None:  # noqa: FBT001
+    def _start(self, partition: Partition, name: str, is_anomaly: bool, now: float) -> None:
         """Fork a promise."""
         promise, plan = partition.found[name], partition.plan
         reading, writing = os.pipe()
@@ -204,15 +204,15 @@ class Runner:
         plan.is_running = True
         self.running[reading] = Running(promise, pid, reading, not is_anomaly, now)
 
-    def read(self, output: int, now: float) -> None:
+    def read(self, output: int) -> None:
         """Read what a promise said; it ends when it has said all."""
         running = self.running[output]
         data = os.read(output, 1 << 16)
         running.said += data
         if not data:
-            self._end(running, now)
+            self._end(running)
 
-    def _end(self, running: Running, now: float, *, is_late: bool = False) -> None:
+    def _end(self, running: Running, *, is_late: bool = False) -> None:
         """Note what came of a promise."""
         # What a promise has started and left behind goes with it.
         (forking.kill_tree if is_late else forking.kill_group)(running.pid)
@@ -231,26 +231,19 @@ class Runner:
             fault = f"the promise ended without a result ({_how(status)})"
         if fault is not None:
             _save_fault(promise, fault)
-        self._note(
-            partition, promise.name, running, _outcome(told, fault), told.get("cache") or {}, now
-        )
+        self._note(partition, running, _outcome(told, fault), told.get("cache") or {})
         self._tell_changes(name, partition)
 
     def _note(
-        self,
-        partition: Partition,
-        name: str,
-        running: Running,
-        outcome: Outcome | None,
-        cache: dict[str, Any],
-        now: float,
+        self, partition: Partition, run: Running, outcome: Outcome | None, cache: dict[str, Any]
     ) -> None:
         """Take the outcome of a promise into the plan; it may be gone since."""
+        now, name = time.monotonic(), run.promise.name
         plan = partition.plan.promises.get(name)
         if plan is None:
             return
         is_red = outcome is not None and outcome.is_red
-        if is_red and not running.is_test:
+        if is_red and not run.is_test:
             partition.plan.next_bang = now + BANG_INTERVAL
         minutes = cache.get("periodicity")
         plan.ran(
@@ -260,9 +253,10 @@ class Runner:
             is_repeated=cache.get("is_anomaly_detected") is not False,
         )
         test = partition.plan.test
-        if test is not None and name in test.pending and running.is_test:
-            if test.ran(name, is_red=is_red, now=now):
-                self._end_test(partition, partition.folder.name)
+        if test is None or not run.is_test or name not in test.pending:
+            return
+        if test.ran(name, is_red=is_red, now=now):
+            self._end_test(partition, partition.folder.name)
 
     def _end_test(self, partition: Partition, name: str) -> None:
         """Answer who asked for a test."""
@@ -357,6 +351,8 @@ def import_modules() -> None:
             # A promise that needs what cannot be imported says so.
             with contextlib.suppress(Exception):
                 importlib.import_module(module.name)
+    # slapos.core reads times back from logs, which prepares itself at its first use.
+    datetime.strptime("2000-01-01 00:00:00", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
 
 
 def serve(runner: Runner, questions: socket.socket) -> None:
@@ -373,7 +369,7 @@ def serve(runner: Runner, questions: socket.socket) -> None:
         now = time.monotonic()
         for descriptor in ready:
             if descriptor in runner.running:
-                runner.read(descriptor, now)
+                runner.read(descriptor)
             elif descriptor == questions.fileno():
                 _take_question(runner, questions, now)
             elif descriptor == commands.fileno():

@@ -27,7 +27,7 @@ from slapos_wendelin.node.helpers import Helper
 from slapos_wendelin.node.measurement import Reporter
 from slapos_wendelin.node.processes import ProcessKeeper
 from slapos_wendelin.node.promise_reports import Reporting
-from slapos_wendelin.node.work import Partition, Phase, Report, Work
+from slapos_wendelin.node.work import Partition, Report, Work
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,8 @@ class NodeService:
     def _step(self) -> None:
         """Wait for what happens or is due next, and do what follows from it."""
         now = time.monotonic()
-        next_time = min(self.work.next_time(now), self._next_fetch)
+        has_place = self.work.places(AT_ONCE, MOST_AT_ONCE) > 0
+        next_time = min(self.work.next_time(now, has_place=has_place), self._next_fetch)
         if self._holder is not None:
             next_time = max(next_time, now + HELD_INTERVAL)
         if self._is_changed:
@@ -282,9 +283,7 @@ class NodeService:
 
     def _process(self, now: float) -> None:
         """Begin to process partitions, as many as there are processors for."""
-        busy = [each for each in self.work.partitions.values() if each.is_busy]
-        places = AT_ONCE - sum(each.phase is Phase.PROCESSING for each in busy)
-        places = min(places, MOST_AT_ONCE - len(busy))
+        places = self.work.places(AT_ONCE, MOST_AT_ONCE)
         while places > 0 and (partition := self.work.next_partition(now)) is not None:
             places -= 1
             self._claim("instance")
@@ -294,7 +293,7 @@ class NodeService:
             self._release("instance")
 
     def _watch_promises(self) -> None:
-        """Tell the runner of promises which partitions to watch, when these are others than before."""
+        """Tell the runner of promises which partitions to watch, when these are others."""
         watched = {
             each.name: each.software for each in self.work.partitions.values() if each.is_watched
         }

@@ -279,12 +279,25 @@ class Work:
         partition.reported = error
         return Report(partition.name, error)
 
-    def next_time(self, now: float) -> float:
-        """Return when the next thing is due."""
+    def places(self, at_once: int, in_all: int) -> int:
+        """Return how many more partitions may be processed.
+
+        :param at_once: how many at once, without those that wait for their promises.
+        :param in_all: how many with them.
+        """
+        busy = [each for each in self.partitions.values() if each.is_busy]
+        processing = sum(each.phase is Phase.PROCESSING for each in busy)
+        return min(at_once - processing, in_all - len(busy))
+
+    def next_time(self, now: float, *, has_place: bool) -> float:
+        """Return when the next thing is due.
+
+        :param has_place: whether a partition may be processed before another one ends.
+        """
         times = [math.inf]
         for partition in self.partitions.values():
             if partition.phase in (Phase.QUEUED, Phase.RED, Phase.FAILED):
-                if not self.is_awaited(partition.release):
+                if has_place and not self.is_awaited(partition.release):
                     times.append(partition.not_before)
             elif partition.is_foreign and partition.is_watched and not partition.is_busy:
                 times.append(partition.next_look)
@@ -293,8 +306,8 @@ class Work:
         return max(min(times), now)
 
 
-def _reported(has_error: bool | None, known: str | None) -> str | None:  # noqa: FBT001
-    """Return what the master knows of a partition's promises, when it tells only whether it is bad."""
+def _reported(has_error: bool | None, known: str | None) -> str | None:
+    """Return what the master knows of promises, when it tells only whether it is bad."""
     if has_error is None:
         return None
     if not has_error:
