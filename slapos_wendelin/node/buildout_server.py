@@ -63,12 +63,13 @@ def main() -> None:
 
 def import_modules() -> None:
     """Import what buildouts need, and read what they ask of the installed distributions."""
-    warnings.filterwarnings("ignore", category=UserWarning)
-    for name in MODULES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            log.info("buildouts import %s themselves: %s", name, error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in MODULES:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                log.info("buildouts import %s themselves: %s", name, error)
     from zc.buildout import easy_install  # noqa: PLC0415 (after what it takes long to import)
 
     for distribution in easy_install.pkg_resources.working_set:
@@ -158,7 +159,6 @@ def run_buildout(document: channel.Document, output: int) -> int:
     os.chdir(document["folder"])
     forking.become(document["uid"], document["gid"])
     sys.argv = document["arguments"]
-    warnings.resetwarnings()
     from zc.buildout import buildout  # noqa: PLC0415 (imported already)
 
     return forking.exit_status(buildout.main())

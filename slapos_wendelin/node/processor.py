@@ -9,6 +9,7 @@ and all its forks with it.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import select
@@ -28,6 +29,7 @@ from slapos.slap.slap import NotFoundError, ServerError
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.node import channel, forking
 from slapos_wendelin.node.grid import Grid, make_grid
+from slapos_wendelin.node.newest import Moments, Newest, OutdatedError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,9 @@ class Processor:
         self.forks: dict[int, Fork] = {}
         self._tell = tell
         self._partitions: dict[str, Any] = {}
+        self._moments = Moments()
+        #: Whether what is being processed is the newest, by the partition.
+        self._newest: dict[str, Newest] = {}
 
     def do(self, command: channel.Document) -> None:
         """Do one thing, or begin it."""
@@ -64,23 +69,30 @@ class Processor:
         elif name == "build":
             self._fork({"event": "built"}, lambda _: self._build())
         elif partition not in self._partitions:
-            # The agent has asked an earlier process for it.
+            # The agent has asked an earlier process for it, or it is free by now.
             self._tell({"event": "processed", "partition": partition, "outcome": "unknown"})
         elif name == "process":
             self._fork({"event": "processed", "partition": partition}, self._process(partition))
+        elif name == "report":
+            self._report(partition, command["error"])
         elif name == "look":
             found = self._partitions[partition]
             self._fork({"event": "looked", "partition": partition}, lambda _: self.grid.look(found))
 
     def _fetch(self) -> None:
         """Ask the master for everything and tell the agent what it needs to know of it."""
+        before = self._partitions
         try:
-            partitions = self.grid.fetch()
+            with self._moments.alone(fcntl.LOCK_EX):
+                partitions = self.grid.fetch()
+                self._partitions = {each.getId(): each for each in partitions}
+                for name, newest in self._newest.items():
+                    if _mark(before.get(name)) != _mark(self._partitions.get(name)):
+                        newest.end()
             software = self.grid.computer.getSoftwareReleaseList()
         except (*AWAY, NotFoundError, OSError) as error:
             self._tell({"event": "away", "error": brief(error)})
             return
-        self._partitions = {each.getId(): each for each in partitions}
         self._tell(
             {
                 "event": "fetched",
@@ -118,17 +130,37 @@ class Processor:
             "is_due": state == "destroyed" or (state == "available" and not is_built),
         }
 
+    def _report(self, name: str, error: str) -> None:
+        """Tell the master what a partition's promises say."""
+        partition = self._partitions[name]
+        faults = Faults()
+        try:
+            if error:
+                partition.error(error, logger=faults)
+            elif not self.grid.is_due(partition):
+                # Of one with a newer change its processing will tell.
+                partition.started()
+        except (*AWAY, NotFoundError, OSError) as problem:
+            faults.error = problem
+        if faults.error is not None and not isinstance(faults.error, NotFoundError):
+            self._tell({"event": "unreported", "partition": name, "error": brief(faults.error)})
+
     def _process(self, name: str) -> Callable[[int], None]:
         """Return what the fork that processes a partition does."""
+        newest = self._newest[name] = Newest()
 
         def work(output: int) -> None:
             self.grid.installed = lambda: channel.write_line(
                 output, {"event": "installed", "partition": name}
             )
             partition = self._partitions[name]
+            for report in ("started", "stopped"):
+                guarded = self._moments.guard(getattr(partition, report), newest)
+                setattr(partition, report, guarded)
             try:
                 self.grid.process(partition)
-            except AWAY:
+                newest.check()
+            except (*AWAY, OutdatedError):
                 raise
             except Exception as error:
                 if not isinstance(error, BuildoutFailedError | PromiseError | WendelinError):
@@ -149,7 +181,8 @@ class Processor:
         reading, writing = os.pipe()
         pid = os.fork()
         if not pid:
-            kept = [writing, self.grid.promises.fileno(), self.grid.buildouts.fileno()]
+            channels = (self.grid.promises, self.grid.buildouts, self._moments)
+            kept = [writing, *(each.fileno() for each in channels)]
             forking.end_child(lambda: _work(work, writing, kept))
         os.close(writing)
         self.forks[reading] = Fork(pid, channel.Lines(reading), event)
@@ -166,6 +199,8 @@ class Processor:
             return
         del self.forks[output]
         os.close(output)
+        if fork.event["event"] == "processed":
+            self._newest.pop(fork.event["partition"], None)
         _, status = os.waitpid(fork.pid, 0)
         ended = {"outcome": "failed", "error": f"the process ended with status {status}"}
         self._tell(ended | fork.event)
@@ -184,10 +219,29 @@ def _work(work: Callable[[int], None], output: int, kept: list[int]) -> int:
     return 0
 
 
+class Faults:
+    """Takes the error that the slap library only logs."""
+
+    error: BaseException | None = None
+
+    def exception(self, *_: object) -> None:
+        """Keep the error that is being handled."""
+        self.error = sys.exc_info()[1]
+
+
+def _mark(partition: Any) -> tuple[str, str] | None:
+    """Return by what a change of a partition is known."""
+    if partition is None:
+        return None
+    return partition.getState(), str(partition.getInstanceParameterDict().get("timestamp", ""))
+
+
 def outcome(error: BaseException) -> str:
     """Return what kind of an end an error is."""
     if isinstance(error, AWAY):
         return "away"
+    if isinstance(error, OutdatedError):
+        return "unknown"
     return "red" if isinstance(error, PromiseError) else "failed"
 
 

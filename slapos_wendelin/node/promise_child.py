@@ -106,7 +106,7 @@ class Answer:
         channel.write_line(self._output, {"result": result.serialize()["result"]})
 
     def _is_saved(self, item: Any) -> bool:
-        """Return whether the file says the same and is not old: replacing it costs most of a run."""
+        """Return whether the file says the same and is new: to replace it costs most of a run."""
         path = self._promise.result_file
         try:
             if not 0 <= time.time() - path.stat().st_mtime < RESULT_AGE:

@@ -38,12 +38,19 @@ class PromisePlan:
     outcome: Outcome | None = None
 
     def ran(
-        self, now: float, outcome: Outcome | None, period: float | None, *, is_repeated: bool = True
+        self,
+        now: float,
+        outcome: Outcome | None,
+        period: float | None = None,
+        *,
+        is_test: bool = False,
+        is_repeated: bool = True,
     ) -> None:
         """Note that it ran.
 
         :param outcome: None when it has nothing to say in this mode.
         :param period: how often it wants to be run; None when it could not say.
+        :param is_test: whether it ran in a test, in which red promises are repeated quickly.
         :param is_repeated: whether it wants to be run again without another test.
         """
         self.outcome = outcome or self.outcome
@@ -52,7 +59,7 @@ class PromisePlan:
             self.next_run = math.inf
         elif outcome is not None and outcome.is_red:
             self.next_run = now + min(self.retry, self.period)
-            self.retry *= 2
+            self.retry = FIRST_RETRY if is_test else 2 * self.retry
         else:
             self.retry = FIRST_RETRY
             self.next_run = now + self.period

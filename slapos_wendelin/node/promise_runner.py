@@ -188,7 +188,7 @@ class Runner:
         except OSError:
             os.close(reading)
             os.close(writing)
-            plan.promises[name].ran(now, None, None)
+            plan.promises[name].ran(now, None)
             return
         options = {
             "uid": owner.st_uid,
@@ -250,6 +250,7 @@ class Runner:
             now,
             outcome,
             60.0 * minutes if isinstance(minutes, int | float) and minutes > 0 else None,
+            is_test=run.is_test,
             is_repeated=cache.get("is_anomaly_detected") is not False,
         )
         test = partition.plan.test

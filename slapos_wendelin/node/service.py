@@ -26,8 +26,7 @@ from slapos_wendelin.node.configuration import NodeConfiguration
 from slapos_wendelin.node.helpers import Helper
 from slapos_wendelin.node.measurement import Reporter
 from slapos_wendelin.node.processes import ProcessKeeper
-from slapos_wendelin.node.promise_reports import Reporting
-from slapos_wendelin.node.work import Partition, Report, Work
+from slapos_wendelin.node.work import Partition, Work
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,6 @@ class NodeService:
         self.work = Work()
         self.keeper = ProcessKeeper(configuration.supervisor_socket)
         self.reporter = Reporter(reporting, configuration.computer, configuration.instance_root)
-        self.reports = Reporting(configuration)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._stopped = threading.Event()
@@ -96,13 +94,12 @@ class NodeService:
                 log.info("ended what an earlier agent has left: %s", ended)
             self._remember()
             self._start_helpers()
-            for work in (self._wait_for_work, self._watch_programs, self.reports.run):
+            for work in (self._wait_for_work, self._watch_programs):
                 threading.Thread(target=work, daemon=True).start()
             threading.Thread(target=self.reporter.run, args=(self._stop,), daemon=True).start()
             while not self._stop.is_set():
                 self._step()
         finally:
-            self.reports.stop()
             for helper in self._helpers.values():
                 helper.stop()
             for kind in list(self._claimed):
@@ -238,7 +235,7 @@ class NodeService:
 
     def _on_promises(self, event: Event, now: float) -> None:
         """Note what the promises of a partition say."""
-        self._report(self.work.said(event["partition"], event["results"], event["waits"], now))
+        self.work.said(event["partition"], event["results"], event["waits"], now)
 
     def _on_foreign(self, event: Event, _: float) -> None:
         """Note that only slapgrid can run a partition's promises."""
@@ -248,17 +245,16 @@ class NodeService:
 
     def _on_looked(self, event: Event, _: float) -> None:
         """Note what slapgrid has seen of promises."""
-        self._report(self.work.looked(event["partition"], event["outcome"], event.get("error", "")))
+        self.work.looked(event["partition"], event["outcome"], event.get("error", ""))
+
+    def _on_unreported(self, event: Event, now: float) -> None:
+        """Note that the master could not be told of promises."""
+        log.warning("%s: not reported: %s", event["partition"], event["error"])
+        self.work.unreported(event["partition"], now)
 
     def _on_alone(self, _: Event, __: float) -> None:
         """Start the supervisord that has died."""
         self._helpers["processor"].send({"do": "prepare"})
-
-    def _report(self, report: Report | None) -> None:
-        """Tell the master of promises."""
-        if report is not None:
-            log.info("%s: %s", report.partition, report.error or "its promises are green")
-            self.reports.add(report)
 
     def _do_what_is_due(self, now: float) -> None:
         """Begin what is to be done now."""
@@ -272,6 +268,11 @@ class NodeService:
             self._helpers["processor"].send({"do": "build"})
         while (partition := self.work.look(now)) is not None:
             self._helpers["processor"].send({"do": "look", "partition": partition.name})
+        while (report := self.work.report(now)) is not None:
+            log.info("%s: %s", report.partition, report.error or "its promises are green")
+            self._helpers["processor"].send(
+                {"do": "report", "partition": report.partition, "error": report.error}
+            )
         self._watch_promises()
 
     def _fetch(self) -> None:
@@ -287,7 +288,6 @@ class NodeService:
         while places > 0 and (partition := self.work.next_partition(now)) is not None:
             places -= 1
             self._claim("instance")
-            self.reports.forget(partition.name)
             self._helpers["processor"].send({"do": "process", "partition": partition.name})
         if not any(each.is_busy for each in self.work.partitions.values()):
             self._release("instance")

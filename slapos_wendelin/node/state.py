@@ -24,10 +24,13 @@ def folder_of(instance_root: Path) -> Path:
 
 
 def read_state(instance_root: Path) -> Document | None:
-    """Return what the last agent of a computer has told, None when there was none."""
+    """Return what the last agent of a computer has told, None when there was none.
+
+    Raises PermissionError for who is not its user.
+    """
     try:
         state: Document = json.loads((folder_of(instance_root) / FILE).read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return state
 
@@ -75,6 +78,7 @@ def _partition(work: Work, partition: Partition, now: float, held: str) -> Docum
         "software": partition.software,
         "is_installed": partition.is_installed,
         "phase": str(partition.phase),
+        "is_due_again": partition.is_due_again,
         "error": partition.error,
         "waits_for": _waits_for(work, partition, held),
         "next_try": _time(partition.not_before, now) if _is_waiting(partition) else None,

@@ -21,6 +21,8 @@ FIRST_RED_RETRY, LAST_RED_RETRY = 30.0, 600.0
 AWAY_RETRY = 5.0
 #: Seconds before a partition that is still not empty is emptied again.
 REMOVAL_RETRY = 60.0
+#: Seconds between two errors of a partition: messages may hold numbers that change all the time.
+ERROR_INTERVAL = 30.0
 #: Seconds between two looks at promises that only slapgrid can run.
 LOOK_INTERVAL = 60.0
 
@@ -58,13 +60,14 @@ class Partition:
     is_installed: bool = False
     #: What its promises said, by their names.
     promises: dict[str, Document] = field(default_factory=dict)
-    #: How many promises have not said anything yet.
-    silent: int = 0
+    #: How many promises have not said anything yet; None when that is not known.
+    silent: int | None = None
     #: Whether only slapgrid can run its promises, and when it does so next.
     is_foreign: bool = False
     next_look: float = 0.0
     #: What the master knows of its promises: the error, empty when all is well, None for nothing.
     reported: str | None = None
+    report_at: float = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -75,6 +78,14 @@ class Partition:
     def is_watched(self) -> bool:
         """Whether its promises are to be run again and again."""
         return self.state == "started" and self.is_installed
+
+    @property
+    def is_unreported(self) -> bool:
+        """Whether its promises say what the master does not know."""
+        if self.phase not in (Phase.SETTLED, Phase.RED) or not self.is_watched or self.silent != 0:
+            return False
+        # A partition with red promises is processed again before it counts as well.
+        return self.reported != self.red and (bool(self.red) or self.phase is Phase.SETTLED)
 
     @property
     def red(self) -> str:
@@ -236,11 +247,11 @@ class Work:
                 return partition
         return None
 
-    def looked(self, name: str, outcome: str, error: str) -> Report | None:
-        """Note what slapgrid saw of promises; return what the master is to be told."""
+    def looked(self, name: str, outcome: str, error: str) -> None:
+        """Note what slapgrid saw of a partition's promises."""
         partition = self.partitions.get(name)
         if partition is None or outcome == "unknown":
-            return None
+            return
         message = error if outcome != "well" else ""
         partition.promises = {
             "slapgrid": {
@@ -250,34 +261,36 @@ class Work:
                 "period": LOOK_INTERVAL,
             }
         }
-        return self._report(partition, message)
+        partition.silent = 0
 
-    def said(
-        self, name: str, promises: dict[str, Document], silent: int, now: float
-    ) -> Report | None:
-        """Note what a partition's promises say; return what the master is to be told."""
+    def said(self, name: str, promises: dict[str, Document], silent: int, now: float) -> None:
+        """Note what a partition's promises say.
+
+        :param silent: how many of them have not said anything yet.
+        """
         partition = self.partitions.get(name)
-        if partition is None:
-            return None
+        if partition is None or partition.is_foreign:
+            return
         partition.promises, partition.silent = promises, silent
-        if partition.is_foreign or silent:
-            return None
-        if partition.phase is Phase.RED and not partition.red:
+        if partition.phase is Phase.RED and not partition.red and not silent:
             partition.not_before = now
-        return self._report(partition, partition.red)
 
-    def _report(self, partition: Partition, error: str) -> Report | None:
-        """Return what the master is to be told, when it does not know it yet."""
-        if partition.phase not in (Phase.SETTLED, Phase.RED) or not partition.is_watched:
-            return None
-        partition.error = error
-        if partition.phase is Phase.RED and not error:
-            # It is processed again first.
-            return None
-        if partition.reported == error:
-            return None
-        partition.reported = error
-        return Report(partition.name, error)
+    def report(self, now: float) -> Report | None:
+        """Return what the master is to be told now, and note that it is."""
+        for partition in self.partitions.values():
+            if partition.is_unreported and partition.report_at <= now:
+                was_red = bool(partition.reported)
+                partition.reported = partition.error = partition.red
+                if partition.red:
+                    partition.report_at = now + (ERROR_INTERVAL if was_red else 0.0)
+                return Report(partition.name, partition.red)
+        return None
+
+    def unreported(self, name: str, now: float) -> None:
+        """Note that the master could not be told."""
+        partition = self.partitions.get(name)
+        if partition is not None:
+            partition.reported, partition.report_at = None, now + AWAY_RETRY
 
     def places(self, at_once: int, in_all: int) -> int:
         """Return how many more partitions may be processed.
@@ -296,6 +309,8 @@ class Work:
         """
         times = [math.inf]
         for partition in self.partitions.values():
+            if partition.is_unreported:
+                times.append(partition.report_at)
             if partition.phase in (Phase.QUEUED, Phase.RED, Phase.FAILED):
                 if has_place and not self.is_awaited(partition.release):
                     times.append(partition.not_before)
@@ -307,9 +322,13 @@ class Work:
 
 
 def _reported(has_error: bool | None, known: str | None) -> str | None:
-    """Return what the master knows of promises, when it tells only whether it is bad."""
+    """Return what the master knows of promises.
+
+    :param has_error: what it has; None when it tells only that all is not well, or nothing at all.
+    :param known: what it was told by this agent.
+    """
     if has_error is None:
-        return None
+        return known or None
     if not has_error:
         return ""
     return known or "an error that an earlier agent has reported"

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -126,7 +126,7 @@ class Environment:
     def look(self, computer: str, *partitions: str) -> int:
         """Let slapgrid look at partitions of a computer, all when none is named.
 
-        The node service does so too, but only once a minute while all is well.
+        The node's service runs promises too, each as often as that wants.
         """
         only = ["--only-cp", ",".join(partitions)] if partitions else []
         configuration = str(self.home.computer_configuration(computer))
@@ -174,15 +174,23 @@ class Environment:
 
     @contextlib.contextmanager
     def unattended(self, *computers: str) -> Iterator[None]:
-        """Keep the services of computers from starting what dies."""
-        services = [self.service(computer) for computer in computers]
-        for service in services:
-            service.suspend()
+        """Keep the services of computers from starting what dies; none of them is at work."""
+        services = {computer: self.service(computer) for computer in computers}
         try:
+            for computer, service in services.items():
+                wait_for(partial(self._suspend, computer, service), f"{computer} is idle")
             yield
         finally:
-            for service in services:
+            for service in services.values():
                 service.resume()
+
+    def _suspend(self, computer: str, service: psutil.Process) -> bool:
+        """Suspend a service that works on nothing; return whether it is suspended."""
+        service.suspend()
+        if not (self.home.computer(computer) / "instance.pid").exists():
+            return True
+        service.resume()
+        return False
 
     def processes_of(self, computer: str) -> list[psutil.Process]:
         """Return all processes of a computer, those first that would start others again."""

@@ -81,9 +81,12 @@ def test_node_service_killed_at_work_goes_on_with_it(
     wait_for(lambda: "dask-worker-3" in cluster.nodes(), "the new worker is requested")
     computer = cluster.computer("dask-worker-3")
     service = environment.service(computer)
-    children = wait_for(service.children, f"{computer} processes")
-    assert "instance" in children[0].cmdline()
+    at_work = environment.home.computer(computer) / "instance.pid"
+    wait_for(at_work.exists, f"{computer} processes")
+    helpers = service.children(recursive=True)
     kill(service)
+    psutil.wait_procs(helpers, timeout=60)
+    assert not any(helper.is_running() for helper in helpers)
     cluster.wait_until_well()
     assert environment.service(computer).pid != service.pid
     worker = cluster.process("dask-worker-3")
