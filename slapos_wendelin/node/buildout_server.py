@@ -37,9 +37,14 @@ MODULES = (
     "slapos.recipe.request",
     "slapos.recipe.slapconfiguration",
     "slapos.recipe.template",
-    "slapos.recipe.template.jinja2_template",
     "slapos.recipe.wrapper",
     "slapos.recipe.build",
+)
+#: Recipes that take from buildout, when they are imported, what only our extension gives it. They
+#: are there for profiles with the extension, once it has done its work, and for no others.
+EXTENDED_MODULES = (
+    "slapos.recipe.switch_softwaretype",
+    "slapos.recipe.template.jinja2_template",
 )
 
 
@@ -66,16 +71,51 @@ def import_modules() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in MODULES:
-            try:
-                importlib.import_module(name)
-            except ImportError as error:
-                log.info("buildouts import %s themselves: %s", name, error)
+            _import(name)
+        _prepare_extended()
     from zc.buildout import easy_install  # noqa: PLC0415 (after what it takes long to import)
 
     for distribution in easy_install.pkg_resources.working_set:
         # A broken distribution is told by the buildout that needs it.
         with contextlib.suppress(Exception):
             distribution.requires()
+
+
+def _import(name: str) -> None:
+    """Import a module, if it can be."""
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        log.info("buildouts import %s themselves: %s", name, error)
+
+
+def _prepare_extended() -> None:
+    """Import the recipes that need our extension, and let the extension give them out."""
+    from zc.buildout import buildout  # noqa: PLC0415 (imported before)
+
+    from slapos_wendelin.buildout import patches, values  # noqa: PLC0415
+
+    given = {"dumps": values.dumps, "loads": values.loads}
+    for name, value in given.items():
+        setattr(buildout, name, value)
+    for name in EXTENDED_MODULES:
+        _import(name)
+    for name in given:
+        delattr(buildout, name)
+    kept = {name: sys.modules.pop(name) for name in EXTENDED_MODULES if name in sys.modules}
+    for name in kept:
+        package, _, attribute = name.rpartition(".")
+        delattr(sys.modules[package], attribute)
+    apply = patches.apply
+
+    def apply_and_give() -> None:
+        apply()
+        for name, module in kept.items():
+            package, _, attribute = name.rpartition(".")
+            sys.modules[name] = module
+            setattr(sys.modules[package], attribute, module)
+
+    patches.apply = apply_and_give  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Server:

@@ -42,7 +42,7 @@ context =
 #: A program, a plugin that looks after it, a promise of the old style, and something published.
 INSTANCE = """\
 [buildout]
-parts = service promise program-promise publish
+parts = service promise program-promise typed publish
 extensions = slapos_wendelin
 eggs-directory = {{ eggs_directory }}
 develop-eggs-directory = {{ develop_eggs_directory }}
@@ -82,6 +82,14 @@ inline =
   test ! -e ${buildout:directory}/fault || { cat ${buildout:directory}/fault; exit 1; }
 output = ${directory:promise}/no-fault
 mode = 0700
+
+# A template for templates: what is between the marks is for the instance's buildout.
+[typed]
+recipe = slapos.recipe.template:jinja2
+inline = {{ "{{ dumps({'a': [1]}) }} {{ value.a[0] }}" }}
+value = !py!{'a': [1]}
+output = ${buildout:directory}/typed
+context = key value :value
 
 [publish]
 recipe = slapos.cookbook:publish.serialised

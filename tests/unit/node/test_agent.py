@@ -39,6 +39,8 @@ def test_an_instance_is_started_published_and_its_promises_are_kept(shared: Comp
     assert not shared.promise("first", "no-fault")["failed"]
     assert "service runs" in (folder / ".slapgrid/promise/log/service-runs.log").read_text()
     assert (folder / ".timestamp").exists()
+    # Our extension does to a forked buildout what it does to any other.
+    assert (folder / "typed").read_text().split() == ["!py!{'a':", "[1]}", "1"]
 
 
 def test_a_buildout_is_a_fork_of_one_that_has_imported_everything(shared: Computer) -> None:
