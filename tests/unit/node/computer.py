@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import exclusion, state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE = 25.0  # seconds
+PATIENCE = 60.0  # seconds
 
 SOFTWARE = """\
 [buildout]
@@ -123,8 +125,19 @@ def wait_for(ask: Callable[[], Any], what: str, seconds: float = PATIENCE) -> An
 class Computer:
     """The computer paris, its master and its agent."""
 
-    def __init__(self, folder: Path, partitions: int = 4, promise_time: float = 20.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        partitions: int = 4,
+        promise_time: float = 20.0,
+        users: Sequence[str] = (),
+    ) -> None:
+        """Make everything and start the master.
+
+        :param users: as root, who builds software and then who has each partition.
+        """
         self.folder = folder
+        self.users = users
         self.instances = folder / "inst"
         self.master = MasterProcess(folder / "master.sqlite", options=["--lost-after", "60"])
         self.configuration = folder / "slapos.cfg"
@@ -154,6 +167,11 @@ class Computer:
         for name in names:
             (self.instances / name).mkdir()
             (self.instances / name).chmod(0o750)
+            (self.instances / name / ".slapos-resource").write_text("{}")
+        for user, path in zip(
+            self.users, [self.folder / "soft", *self.instances.iterdir()], strict=False
+        ):
+            shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
         places = [
             {
                 "reference": name,
@@ -281,7 +299,7 @@ class Computer:
         """Put a promise into the partition of an instance, below etc."""
         target = self.partition(name) / "etc" / path
         target.write_text(text)
-        target.chmod(0o700)
+        target.chmod(0o755)
 
     def helper(self, name: str) -> psutil.Process:
         """Return the process that works for the agent."""
