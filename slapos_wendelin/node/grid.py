@@ -177,5 +177,7 @@ def make_grid(configuration: Path, buildouts: socket.socket, promises: socket.so
         grid: Any = stock.create_slapgrid_object(options, logging.getLogger("slapgrid"))
     finally:
         module.Slapgrid = original
+    # What stands in the file is text, which slapos.core's own command replaces by its default.
+    grid.promise_timeout = max(1, int(float(grid.promise_timeout)))
     grid.buildouts, grid.promises = buildouts, promises
     return grid

@@ -150,6 +150,9 @@ class Processor:
         newest = self._newest[name] = Newest()
 
         def work(output: int) -> None:
+            # Lines of several partitions meet in the agent's log.
+            for handler in logging.getLogger().handlers:
+                handler.setFormatter(logging.Formatter(f"%(asctime)s {name} %(message)s"))
             self.grid.installed = lambda: channel.write_line(
                 output, {"event": "installed", "partition": name}
             )

@@ -37,6 +37,8 @@ PACKAGES = ("slapos_wendelin.promise", "slapos.promise.plugin")
 #: How many promises run at once; those that have run this many seconds do not count, so that
 #: promises that hang keep nobody waiting.
 AT_ONCE, SHORT_TIME = 2 * (os.cpu_count() or 1), 1.0
+#: Seconds by which this process may be late before it must have been frozen.
+FROZEN_TIME = 2.0
 #: Seconds between two looks for promises that came or went while none is due.
 LONGEST_PAUSE = 60.0
 
@@ -167,6 +169,11 @@ class Runner:
         """Return how many more promises may be started."""
         short = [run for run in self.running.values() if now - run.begin < SHORT_TIME]
         return AT_ONCE - len(short)
+
+    def forgive(self, seconds: float) -> None:
+        """Do not count the time in which the computer, or this process, was frozen."""
+        for running in self.running.values():
+            running.begin += seconds
 
     def next_time(self, now: float) -> float:
         """Return when to step again unless something happens before."""
@@ -365,9 +372,11 @@ def serve(runner: Runner, questions: socket.socket) -> None:
         poll = select.poll()
         for source in (commands.fileno(), questions.fileno(), *runner.running):
             poll.register(source, select.POLLIN)
-        patience = max(runner.next_time(now) - time.monotonic(), 0.0)
-        ready = [descriptor for descriptor, _ in poll.poll(1000 * patience + 1)]
+        end = max(runner.next_time(now), time.monotonic())
+        ready = [descriptor for descriptor, _ in poll.poll(1000 * (end - time.monotonic()) + 1)]
         now = time.monotonic()
+        if now - end > FROZEN_TIME:
+            runner.forgive(now - end)
         for descriptor in ready:
             if descriptor in runner.running:
                 runner.read(descriptor)

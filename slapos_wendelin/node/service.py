@@ -311,13 +311,17 @@ class NodeService:
         if kind not in self._claimed:
             self._claimed.add(kind)
             pid = self._helpers["processor"].pid or os.getpid()
-            self.configuration.pid_file(kind).write_text(str(pid))
+            try:
+                self.configuration.pid_file(kind).write_text(str(pid))
+            except OSError as error:
+                log.warning("`slapos node %s` is not kept from working too: %s", kind, error)
 
     def _release(self, kind: str) -> None:
         """Let ``slapos node`` work on this computer."""
         if kind in self._claimed:
             self._claimed.discard(kind)
-            self.configuration.pid_file(kind).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.configuration.pid_file(kind).unlink(missing_ok=True)
 
     def _remember(self) -> None:
         """Know the partitions of the last agent until the master tells which there are."""
@@ -349,7 +353,12 @@ class NodeService:
             "restarts": dict(self.keeper.restarts),
             **state.describe(self.work, now, held),
         }
-        state.write_state(self.configuration.instance_root, document)
+        try:
+            state.write_state(self.configuration.instance_root, document)
+        except OSError as error:
+            # A full disk is no reason to stop.
+            log.warning("the state is not told: %s", error)
+            self._is_changed, self._next_state = True, now + AWAY_INTERVAL
 
     def _wait_for_work(self) -> None:
         """Ask the master for work again and again, and tell when there is some."""

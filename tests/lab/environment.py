@@ -175,22 +175,27 @@ class Environment:
     @contextlib.contextmanager
     def unattended(self, *computers: str) -> Iterator[None]:
         """Keep the services of computers from starting what dies; none of them is at work."""
-        services = {computer: self.service(computer) for computer in computers}
+        suspended: list[psutil.Process] = []
         try:
-            for computer, service in services.items():
-                wait_for(partial(self._suspend, computer, service), f"{computer} is idle")
+            for computer in computers:
+                ask = partial(self._suspend, computer)
+                suspended += wait_for(ask, f"{computer} is idle")
             yield
         finally:
-            for service in services.values():
-                service.resume()
+            for process in suspended:
+                _signal(process, signal.SIGCONT)
 
-    def _suspend(self, computer: str, service: psutil.Process) -> bool:
-        """Suspend a service that works on nothing; return whether it is suspended."""
+    def _suspend(self, computer: str) -> list[psutil.Process]:
+        """Suspend a service that works on nothing, with its helpers; return what is suspended."""
+        service = self.service(computer)
         service.suspend()
-        if not (self.home.computer(computer) / "instance.pid").exists():
-            return True
-        service.resume()
-        return False
+        processes = [service, *service.children(recursive=True)]
+        if (self.home.computer(computer) / "instance.pid").exists():
+            service.resume()
+            return []
+        for process in processes:
+            _signal(process, signal.SIGSTOP)
+        return processes
 
     def processes_of(self, computer: str) -> list[psutil.Process]:
         """Return all processes of a computer, those first that would start others again."""

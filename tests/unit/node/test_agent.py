@@ -150,6 +150,21 @@ def test_promises_that_cannot_run_are_red_with_the_reason_and_harm_no_other(
     wait_for(lambda: "sleep 1000" not in processes_of(shared, "sick"), "what hung is gone")
 
 
+def test_a_plugin_with_eggs_of_its_own_is_run_by_slapgrid(shared: Computer) -> None:
+    shared.request("foreign")
+    shared.wait_until_well("foreign")
+    first = "import sys\nsys.path[0:0] = ['/srv/eggs/some.egg']\n"
+    tell = "self.logger.info('runs with %s', [p for p in __import__('sys').path if 'egg' in p])"
+    shared.add_promise("foreign", "plugin/eggs.py", first + PLUGIN.format(sense=tell))
+    shared.request("foreign", x="1")
+    wait_for(lambda: shared.promise("foreign", "eggs"), "the promise runs")
+    shared.wait_until_well("foreign")
+    assert "/srv/eggs/some.egg" in shared.promise("foreign", "eggs")["message"]
+    (shared.partition("foreign") / "fault").write_text("no tea\n")
+    shared.request("foreign", x="2")
+    shared.wait_for_error("foreign", "Promise 'no-fault' failed with output: no tea")
+
+
 def processes_of(computer: Computer, name: str) -> set[str]:
     """Return the command lines of the processes that work in an instance's partition."""
     folder, found = str(computer.partition(name)), set()
