@@ -25,10 +25,17 @@ _END_TIME = 30.0
 def lock(folder: Path) -> TextIO:
     """Take the lock of an agent, which the system releases when the process dies.
 
-    Returns the open file, which keeps it. Raises MissingRequirementError when another agent has it.
+    Returns the open file, which keeps it. Raises MissingRequirementError when another agent has
+    it, or there is no place for it.
     """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    stream = (folder / "lock").open("a+")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        stream = (folder / "lock").open("a+")
+    except OSError as error:
+        raise MissingRequirementError(
+            f"the agent cannot work in {folder.parent}: {error.strerror}",
+            "format the computer: slapos node format --now",
+        ) from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

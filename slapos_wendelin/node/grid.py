@@ -23,6 +23,7 @@ from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import channel
 from slapos_wendelin.node.buildout_client import ForkedBuildouts
 from slapos_wendelin.node.enforcement import check_partition
+from slapos_wendelin.node.partition_files import read_text
 
 #: Seconds that the promises of a partition that was just started get to become green.
 PATIENCE = 3.0
@@ -121,8 +122,8 @@ class Grid(stock.Slapgrid):
         period = self._period(partition)
         try:
             is_old = 0 <= period < time.time() - mark.stat().st_mtime
-            return not period or is_old or mark.read_text() != str(timestamp)
-        except FileNotFoundError:
+            return not period or is_old or read_text(mark) != str(timestamp)
+        except OSError:
             return True
 
     def _period(self, partition: Any) -> float:

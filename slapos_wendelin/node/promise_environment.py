@@ -11,6 +11,7 @@ from pathlib import Path
 
 from slapos.grid.utils import getPythonExecutableFromSoftwarePath
 
+from slapos_wendelin.node.partition_files import read_text
 from slapos_wendelin.node.promise_child import Promise
 
 
@@ -35,10 +36,18 @@ def folders_of(plugin: Path) -> set[str]:
     same, to say so.
     """
     try:
-        tree = ast.parse(plugin.read_text())
+        tree = ast.parse(read_text(plugin))
         assignment = next(each for each in tree.body if isinstance(each, ast.Assign))
         if ast.unparse(assignment.targets[0]) != "sys.path[0:0]":
             return set()
         return set(ast.literal_eval(assignment.value))
-    except (OSError, SyntaxError, ValueError, TypeError, StopIteration):
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        StopIteration,
+        RecursionError,
+        MemoryError,
+    ):
         return set()

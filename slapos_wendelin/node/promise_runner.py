@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin.node import channel, forking, promise_child
+from slapos_wendelin.node.partition_files import read_text
 from slapos_wendelin.node.promise_child import Promise
 from slapos_wendelin.node.promise_environment import is_ours
 from slapos_wendelin.node.promise_plan import BANG_INTERVAL, Outcome, PartitionPlan
@@ -115,7 +116,10 @@ class Runner:
             known = self.partitions.get(name)
             if known is None or known.release != release:
                 known = self._find(name, release, now)
-            known.plan.is_watched = True
+            if not known.plan.is_watched:
+                # The agent may have forgotten what it was told before.
+                known.plan.is_watched, known.told = True, None
+                self._tell_changes(name, known)
         for name, partition in list(self.partitions.items()):
             plan = partition.plan
             if not (plan.is_watched or plan.is_running or plan.test):
@@ -341,7 +345,7 @@ def _remember(partition: Partition) -> None:
     """Take the outcomes that an earlier runner has left."""
     for name, promise in partition.found.items():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            result = json.loads(promise.result_file.read_text())["result"]
+            result = json.loads(read_text(promise.result_file))["result"]
             outcome = Outcome(
                 bool(result["failed"]), str(result["message"] or ""), str(result["date"])
             )

@@ -326,16 +326,18 @@ class NodeService:
     def _remember(self) -> None:
         """Know the partitions of the last agent until the master tells which there are."""
         earlier = state.read_state(self.configuration.instance_root) or {}
-        for each in earlier.get("partitions", ()):
-            if each["is_installed"] and each["wanted"] == "started":
-                self.work.partitions[each["name"]] = Partition(
-                    each["name"],
-                    instance=each["instance"],
-                    state=each["wanted"],
-                    release=each["release"],
-                    software=each["software"],
-                    is_installed=True,
-                )
+        # An agent of another version may have told it otherwise.
+        with contextlib.suppress(KeyError, TypeError):
+            for each in earlier["partitions"]:
+                if each["is_installed"] and each["wanted"] == "started":
+                    self.work.partitions[each["name"]] = Partition(
+                        each["name"],
+                        instance=each["instance"],
+                        state=each["wanted"],
+                        release=each["release"],
+                        software=each["software"],
+                        is_installed=True,
+                    )
 
     def _write_state(self, now: float) -> None:
         """Tell how everything is, when that is new and was not told just before."""

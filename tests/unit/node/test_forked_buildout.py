@@ -82,6 +82,12 @@ def test_plugins_of_a_release_with_a_python_of_its_own_are_left_to_slapgrid(tmp_
     assert are_ours(str(tmp_path), [])
 
 
+def test_a_plugin_that_would_keep_its_reader_waiting_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "plugin").mkdir(parents=True)
+    os.mkfifo(tmp_path / "etc" / "plugin" / "it.py")
+    assert are_ours(str(tmp_path), [Promise(tmp_path, "it.py", is_plugin=True)])
+
+
 def test_a_partition_must_be_a_folder_of_its_user_that_no_other_can_write(tmp_path: Path) -> None:
     folder = tmp_path / "slappart0"
     with pytest.raises(PartitionError, match="No such file or directory"):
