@@ -1,22 +1,25 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Adds to the installed package the one file that pyproject.toml cannot describe.
+"""Adds to the installed package the files that pyproject.toml cannot describe.
 
-Python reads it at each start. It makes slapos.core check the master's certificate in every program
-that is started with this Python, whether the program knows of slapos_wendelin or not.
+One is the lock of the toolkit. The other Python reads at each start. It makes slapos.core check the
+master's certificate in every program that is started with this Python, whether the program knows of
+slapos_wendelin or not.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
+LOCK = "toolkit.txt"
 START_FILE = "slapos_wendelin.pth"
 START_LINE = "import slapos_wendelin.slap_trust; slapos_wendelin.slap_trust.install()\n"
 
 
 class BuildWithStartFile(build_py):
-    """Builds the package and the file beside it."""
+    """Builds the package and the files beside it."""
 
     def run(self) -> None:
         """Build; an editable installation takes such files from where others are installed to."""
@@ -24,6 +27,9 @@ class BuildWithStartFile(build_py):
         folder = self.build_lib
         if self.editable_mode:
             folder = self.get_finalized_command("install").install_lib
+        else:
+            # Whoever joins computers installs there what is installed here.
+            shutil.copy(Path("requirements", LOCK), Path(folder, "slapos_wendelin", LOCK))
         Path(folder, START_FILE).write_text(START_LINE)
 
 

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare the master with slapproxy: requests by many clients, what computers poll, memory.
 
-Both run as they are really started, on the loopback address with their files in a temporary folder.
-The rounds of both are interleaved and each figure is the median of the rounds. The clients are
-processes of their own that run the same code for both. benchmarks/README.md explains the figures.
+The master is measured with one process and with two. All run as they are really started, on the
+loopback address with their files in a temporary folder. The rounds of all are interleaved and each
+figure is the median of the rounds. The clients are processes of their own that run the same code
+for all. benchmarks/README.md explains the figures.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,8 +36,12 @@ import slapos.slap
 from slapos.util import dumps
 
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
+from slapos_wendelin.master.options import process_count
 
-MASTER, PEER = "master", "slapproxy"
+PEER = "slapproxy"
+
+#: With how many processes the master is measured.
+PROCESSES = (1, 2)
 
 #: How many new instances the clients of each number request in all, for one round.
 REQUESTS = {1: 60, 8: 160, 32: 640}
@@ -49,6 +54,9 @@ SIZES = (10, 100, 1000)
 
 #: How often an unchanged document is read in a round, and a changed one.
 POLLS = {"changed": 3, "unchanged": 10}
+
+#: What the master logs when all its processes answer.
+_STARTED = b" event=started "
 
 #: How long a server may take until it answers, and a client for one request, in seconds.
 PATIENCE = 60
@@ -71,14 +79,17 @@ class Outcome:
 class Server:
     """A running master or slapproxy."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        """Start the server of that name with its files in a new folder."""
+    def __init__(self, folder: Path, processes: int) -> None:
+        """Start a master of so many processes, or slapproxy, with its files in a new folder.
+
+        :param processes: 0 for slapproxy.
+        """
         folder.mkdir()
-        self.name = name
+        self.name = name_of(processes)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
-        command = self._master(folder) if name == MASTER else self._slapproxy(folder)
+        command = self._master(folder, processes) if processes else self._slapproxy(folder)
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
@@ -100,8 +111,10 @@ class Server:
         self._process.wait()
 
     def memory(self) -> float:
-        """Return the resident memory in MiB."""
-        return psutil.Process(self._process.pid).memory_info().rss / 2**20
+        """Return the resident memory of all its processes in MiB."""
+        first = psutil.Process(self._process.pid)
+        processes = [first, *first.children(recursive=True)]
+        return sum(each.memory_info().rss for each in processes) / 2**20
 
     def add_computer(self, reference: str, partitions: int) -> None:
         """Register a computer as format does."""
@@ -134,7 +147,7 @@ class Server:
         return found
 
     def _wait(self, log: Path) -> None:
-        """Wait until it answers."""
+        """Wait until it answers with all its processes."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
@@ -144,15 +157,17 @@ class Server:
             except OSError:
                 time.sleep(0.05)
             else:
-                return
+                if self.name == PEER or _STARTED in log.read_bytes():
+                    return
+                time.sleep(0.05)
             finally:
                 connection.close()
         text = log.read_text(errors="replace")
         raise CommandError(f"{self.name} does not answer: {text[-2000:]}", "look at its log")
 
-    def _master(self, folder: Path) -> list[str]:
+    def _master(self, folder: Path, processes: int) -> list[str]:
         """Return the command that starts our master."""
-        arguments = ["--database", str(folder / "master.sqlite")]
+        arguments = ["--database", str(folder / "master.sqlite"), "--processes", str(processes)]
         listen = ["--plain", "--listen", f"127.0.0.1:{self.port}"]
         return [sys.executable, "-m", "slapos_wendelin.master", *arguments, *listen]
 
@@ -165,6 +180,13 @@ class Server:
         )
         command = [sys.executable, "-c", "from slapos.cli.entry import main; main()"]
         return [*command, "proxy", "start", "--cfg", str(configuration)]
+
+
+def name_of(processes: int) -> str:
+    """Return how tables name a server."""
+    if not processes:
+        return PEER
+    return "master" if processes == 1 else f"{processes} processes"
 
 
 class RawClient:
@@ -283,6 +305,7 @@ def measure_requests(kind: str, server: Server) -> dict[str, dict[str, float]]:
             done = request_all(kind, server, computer, names * times, clients)
             done["recorded"] = len(server.recorded(computer) & set(names))
             done["asked"] = count
+            done["recorded_rate"] = done["rate"] * done["recorded"] / count
             figures[f"{what}, {clients} clients"] = done
     figures["memory"] = {"mebibytes": server.memory()}
     return figures
@@ -332,32 +355,34 @@ def read_document(server: Server, computer: str) -> tuple[float, int]:
 
 
 @contextlib.contextmanager
-def started(folder: Path, label: str) -> Iterator[dict[str, Server]]:
-    """Start both servers."""
+def started(folder: Path, label: str, kinds: Sequence[int]) -> Iterator[dict[str, Server]]:
+    """Start slapproxy and a master for each number of processes."""
     with contextlib.ExitStack() as servers:
         found = {}
-        for name in (PEER, MASTER):
-            found[name] = Server(name, folder / f"{name}-{label}")
-            servers.callback(found[name].stop)
+        for processes in kinds:
+            server = Server(folder / f"{processes}-{label}", processes)
+            servers.callback(server.stop)
+            found[server.name] = server
         yield found
 
 
-def benchmark(folder: Path, rounds: int, kind: str) -> dict[str, Any]:
-    """Measure both servers and return the medians, the ratios and the rounds."""
-    figures: dict[str, dict[str, list[dict[str, float]]]] = {PEER: {}, MASTER: {}}
+def benchmark(folder: Path, rounds: int, kind: str, processes: Sequence[int]) -> dict[str, Any]:
+    """Measure all servers and return the medians, the ratios and the rounds."""
+    kinds = (0, *processes)
+    names = [name_of(each) for each in kinds]
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in names}
 
     def keep(name: str, measured: dict[str, dict[str, float]]) -> None:
         for what, values in measured.items():
             figures[name].setdefault(what, []).append(values)
 
-    with started(folder, "documents") as readers:
+    with started(folder, "documents", kinds) as readers:
         for name, server in readers.items():
             print(f"filling computers of {name}", file=sys.stderr, flush=True)
             fill(server)
         for number in range(rounds):
-            order = (PEER, MASTER) if number % 2 == 0 else (MASTER, PEER)
-            with started(folder, f"round{number}") as writers:
-                for name in order:
+            with started(folder, f"round{number}", kinds) as writers:
+                for name in names if number % 2 == 0 else reversed(names):
                     print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
                     keep(name, measure_requests(kind, writers[name]))
                     keep(name, measure_documents(readers[name], number))
@@ -392,12 +417,15 @@ def summary(figures: dict[str, dict[str, list[dict[str, float]]]], kind: str) ->
         "processors": os.cpu_count(),
         "medians": medians,
         "ratios": {
-            what: {
-                key: values[key] / peer
-                for key, peer in medians[PEER][what].items()
-                if key in {"rate", "changed", "unchanged", "mebibytes"}
+            name: {
+                what: {
+                    key: values[key] / medians[PEER][what][key]
+                    for key in values.keys() & {"recorded_rate", "unchanged", "mebibytes"}
+                }
+                for what, values in measured.items()
             }
-            for what, values in medians[MASTER].items()
+            for name, measured in medians.items()
+            if name != PEER
         },
         "rounds": figures,
     }
@@ -410,27 +438,51 @@ def show(result: dict[str, Any]) -> None:
         f" Python {result['python']}, clients: {result['client']}\n"
     )
     medians, ratios = result["medians"], result["ratios"]
-    print("| requests | slapproxy /s | recorded | master /s | recorded | ratio |\n|" + "---|" * 6)
-    for what, ours in medians[MASTER].items():
-        if "rate" in ours:
-            peer = medians[PEER][what]
-            print(
-                f"| {what} | {peer['rate']:.0f} | {peer['recorded']:.0f} of {peer['asked']:.0f}"
-                f" | {ours['rate']:.0f} | {ours['recorded']:.0f} of {ours['asked']:.0f}"
-                f" | {ratios[what]['rate']:.1f} |"
-            )
-    print("\n| document | slapproxy ms | master, changed ms | master, unchanged ms | ratio |")
-    print("|" + "---|" * 5)
-    for what, ours in medians[MASTER].items():
-        if "unchanged" in ours:
-            print(
-                f"| {what} | {medians[PEER][what]['unchanged']:.1f} | {ours['changed']:.1f}"
-                f" | {ours['unchanged']:.1f} | {1 / ratios[what]['unchanged']:.0f} |"
-            )
-    print("\n| resident memory | slapproxy MiB | master MiB |\n|" + "---|" * 3)
-    for what, ours in medians[MASTER].items():
-        if "mebibytes" in ours:
-            print(f"| {what} | {medians[PEER][what]['mebibytes']:.0f} | {ours['mebibytes']:.0f} |")
+    show_requests(medians, ratios)
+    masters = list(ratios)
+    heads = [f"{name}, changed ms | unchanged ms | ratio" for name in masters]
+    print_row("document", "slapproxy ms", *heads)
+    print("|" + "---|" * (2 + 3 * len(masters)))
+    for what, peer in medians[PEER].items():
+        if "unchanged" in peer:
+            cells = [f"{peer['unchanged']:.1f}"]
+            for name in masters:
+                ours = medians[name][what]
+                cells += [f"{ours['changed']:.1f}", f"{ours['unchanged']:.1f}"]
+                cells.append(f"{1 / ratios[name][what]['unchanged']:.0f}")
+            print_row(what, *cells)
+    print()
+    print_row("resident memory", *(f"{name} MiB" for name in medians))
+    print("|" + "---|" * (1 + len(medians)))
+    for what, peer in medians[PEER].items():
+        if "mebibytes" in peer:
+            print_row(what, *(f"{each[what]['mebibytes']:.0f}" for each in medians.values()))
+
+
+def show_requests(medians: dict[str, Any], ratios: dict[str, Any]) -> None:
+    """Print what was answered and recorded each second.
+
+    The ratios are of what was recorded: an answer to a request that is lost is worth nothing.
+    """
+    columns = [f"{name} /s | recorded | recorded /s" for name in medians]
+    print_row("requests", *columns, *(f"{name} : slapproxy" for name in ratios))
+    print("|" + "---|" * (1 + 3 * len(medians) + len(ratios)))
+    for what, peer in medians[PEER].items():
+        if "rate" in peer:
+            cells = []
+            for name in medians:
+                figures = medians[name][what]
+                cells.append(f"{figures['rate']:.0f}")
+                cells.append(f"{figures['recorded']:.0f} of {figures['asked']:.0f}")
+                cells.append(f"{figures['recorded_rate']:.0f}")
+            cells += [f"{each[what]['recorded_rate']:.1f}" for each in ratios.values()]
+            print_row(what, *cells)
+    print()
+
+
+def print_row(*cells: str) -> None:
+    """Print a row of a table."""
+    print(f"| {' | '.join(cells)} |")
 
 
 def interrupt(*_: object) -> NoReturn:
@@ -444,6 +496,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each server (3)")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--client", choices=sorted(CLIENTS), default="raw", help="(raw)")
+    parser.add_argument(
+        "--processes",
+        type=process_count,
+        action="append",
+        metavar="NUMBER",
+        help="of the master; may be repeated (1 and 2)",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
@@ -451,7 +510,8 @@ def main() -> int:
         if arguments.rounds < 1:
             raise ParameterError(f"--rounds is {arguments.rounds}", "give at least 1")
         with tempfile.TemporaryDirectory(prefix="master-", dir=arguments.folder) as folder:
-            result = benchmark(Path(folder), arguments.rounds, arguments.client)
+            processes = sorted(set(arguments.processes or PROCESSES))
+            result = benchmark(Path(folder), arguments.rounds, arguments.client, processes)
         if arguments.json:
             result["placement"] = json.loads(placement("--json"))
             print(json.dumps(result, indent=2))

@@ -63,5 +63,7 @@ def shown(value: object) -> str:
 
 
 def _same(old: object, new: object) -> bool:
-    """Say whether two values are equal and of one type: JSON tells true from 1."""
-    return old == new and isinstance(old, bool) == isinstance(new, bool)
+    """Say whether two values are the same JSON, which tells true from 1 and 1 from 1.0."""
+    if isinstance(old, Missing) or isinstance(new, Missing):
+        return old is new
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""slapos.core checks the master's certificate, which by itself it never does, and runs on 3.11.
+"""What slapos.core lacks: a check of the master, new certificates for instances, Python 3.11.
 
 Each function below changes one module of slapos.core as soon as it is imported, in whatever
 program: the slapos command, slapgrid, buildout with slapos.cookbook's recipes, promises, the
@@ -130,8 +130,29 @@ def _read_beside_modules(module: Any) -> None:
     module_files.accept_module_names(module)
 
 
+def _replace_certificates(module: Any) -> None:
+    """Let slapgrid replace an instance's certificate when it is an ordinary user too.
+
+    It writes the files so that nobody may write them, and could not write them again.
+    """
+    from pathlib import Path  # noqa: PLC0415 (most programs need none of it)
+
+    stock_update = module.Partition._updateCertificate  # noqa: SLF001
+
+    def update(partition: Any) -> None:
+        files = [Path(each) for each in (partition.key_file, partition.cert_file) if each]
+        for path in filter(Path.exists, files):
+            path.chmod(0o600)
+        stock_update(partition)
+        for path in filter(Path.exists, files):
+            path.chmod(0o400)
+
+    module.Partition._updateCertificate = update  # noqa: SLF001
+
+
 #: What is changed of each module of slapos.core.
 CHANGES: Mapping[str, Callable[[Any], None]] = {
+    "slapos.grid.SlapObject": _replace_certificates,
     "slapos.slap.hateoas": _check_masters,
     "slapos.slap.slap": _accept_authority_file,
     "slapos.cli.configure_client": _check_registration,

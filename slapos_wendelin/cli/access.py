@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from slapos_wendelin.cli.master_command import MasterCommand, confirm, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 
@@ -26,7 +26,7 @@ _TABLE_WIDTH = 400
 _PLACE = ("datacenter", "region", "provider", "network")
 
 
-class AccessCommand(MasterCommand):
+class AccessCommand(JsonCommand):
     """A command about who may call the master."""
 
     def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)

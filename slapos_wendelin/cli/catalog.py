@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from slapos_wendelin.cli.client_command import ClientCommand
+from slapos_wendelin.cli.client_command import ClientCommand, JsonCommand, print_json
 from slapos_wendelin.cli.history import print_transactions
 from slapos_wendelin.cli.parameters_file import ParametersFile
 from slapos_wendelin.cli.plan_text import console
@@ -24,26 +22,23 @@ from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
 ADD, REMOVE = "add", "remove"
 
 
-class CatalogCommand(ClientCommand):
+class CatalogCommand(JsonCommand):
     """show the products that can be requested by name, or the versions that one had."""
-
-    name = "slapos cluster catalog"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the name of one product."""
         parser = super().get_parser(prog_name)
         parser.add_argument("product", nargs="?", help="show this one and the versions that it had")
-        parser.add_argument("--json", action="store_true", help="print it for programs")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Print the catalog."""
         with self.master(args) as master:
             if args.product:
                 return _show_product(master, args)
             products = master.products()
         if args.json:
-            json.dump(products, sys.stdout, indent=2)
+            print_json(products)
             return 0
         if not products:
             console().print("The catalog is empty: see `slapos cluster product add`.")
@@ -63,8 +58,6 @@ class ProductCommand(ClientCommand):
     Instances stay as they are: `slapos request NAME` upgrades one.
     """
 
-    name = "slapos cluster product"
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take what to do with which product."""
         parser = super().get_parser(prog_name)
@@ -82,7 +75,7 @@ class ProductCommand(ClientCommand):
         parser.add_argument("--unchecked", action="store_true", help="do not read the release")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Change the catalog and print what that changed."""
         with self.master(args) as master:
             if args.action == REMOVE:
@@ -134,7 +127,7 @@ def _show_product(master: MasterClient, args: argparse.Namespace) -> int:
     if product is None and not past["changes"]:
         master.product(args.product)  # says which products there are
     if args.json:
-        json.dump({"product": product, "history": past["changes"]}, sys.stdout, indent=2)
+        print_json({"product": product, "history": past["changes"]})
         return 0
     out = console()
     for key, value in (product or {}).items():

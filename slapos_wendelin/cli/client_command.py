@@ -1,19 +1,19 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What our commands of the client have in common: options, errors, exit statuses."""
+"""What commands have in common that ask the master for something."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from slapos.cli.config import ClientConfigCommand, ConfigError
 
 from slapos_wendelin.cli.connection import client_settings, connect
-from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.master.client import MasterAnswerError, MasterClient
+from slapos_wendelin.errors import MissingRequirementError, ParameterError
+from slapos_wendelin.master.client import MasterClient
 
 #: Exit status of a command that a user ends with Ctrl-C.
 INTERRUPTED = 130
@@ -38,10 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class ClientCommand(ClientConfigCommand):
-    """A command that calls the master; its errors are one line and a remedy."""
-
-    #: How errors name the command.
-    name = "slapos"
+    """A command that calls the master of the client's configuration."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the option --cfg."""
@@ -57,30 +54,46 @@ class ClientCommand(ClientConfigCommand):
         )
         return parser
 
-    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock exits instead)
-        """Run the command and return its exit status."""
-        try:
-            return self.act(args)
-        except WendelinError as error:
-            details = error.details if isinstance(error, MasterAnswerError) else ()
-            self._complain(error.message, error.remedy, details)
-            return error.exit_status
-        except ConfigError as error:
-            self._complain(str(error))
-            return 1
-
-    def act(self, args: argparse.Namespace) -> int:
-        """Do what the command is for; return the exit status."""
-        raise NotImplementedError
-
     def master(self, args: argparse.Namespace) -> MasterClient:
-        """Return a client of the master that the configuration names."""
-        return connect(client_settings(args, self.fetch_config(args)))
+        """Return a client of the master.
 
-    def _complain(self, message: str, remedy: str = "", details: Sequence[str] = ()) -> None:
-        """Print an error."""
-        print(f"{self.name}: {message}", file=sys.stderr)
-        for line in details:
-            print(f"  {line}", file=sys.stderr)
-        if remedy:
-            print(f"  remedy: {remedy}", file=sys.stderr)
+        :raises ParameterError: when there is no usable configuration.
+        """
+        try:
+            configuration = self.fetch_config(args)
+        except ConfigError as error:
+            raise ParameterError(
+                str(error), "make it with `slapos configure client`, or name another with --cfg"
+            ) from error
+        return connect(client_settings(args, configuration))
+
+
+class JsonCommand(ClientCommand):
+    """A command that prints for people, or JSON for programs."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Take --json too."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+        return parser
+
+
+def print_json(document: Any) -> None:
+    """Print a document for programs."""
+    json.dump(document, sys.stdout, indent=2)
+    print()
+
+
+def confirm(word: str, what: str) -> bool:
+    """Ask on the terminal whether to go on; return whether the word was typed.
+
+    :param what: what is going to happen, one sentence.
+    :raises MissingRequirementError: when there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise MissingRequirementError(
+            f"{what} There is no terminal to ask on", "add --yes if that is what you want"
+        )
+    print(what, file=sys.stderr)
+    print(f"Type {word} to go on: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == word

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from slapos_wendelin.cli.master_command import MasterCommand, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.status import exit_status, print_status, render
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master.client import Document
@@ -22,7 +22,7 @@ from slapos_wendelin.master.client import Document
 _INTERVAL = 2.0
 
 
-class StatusCommand(MasterCommand):
+class StatusCommand(JsonCommand):
     """show data centers, computers, instances and how they are; exit 0 when all is well, else 1."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

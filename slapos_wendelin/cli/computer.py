@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slapos_wendelin.cli.ages import gibibytes
-from slapos_wendelin.cli.master_command import MasterCommand, confirm, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 
@@ -31,7 +31,7 @@ _SHOWN = (
 )
 
 
-class ComputerCommand(MasterCommand):
+class ComputerCommand(JsonCommand):
     """A command about one computer."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -63,6 +63,9 @@ RARE_COMMANDS = {
 } | {
     "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
     "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
+    "computer create": "slapos_wendelin.cli.create:CreateCommand",
+    "computer join": "slapos_wendelin.cli.join:JoinCommand",
+    "computer leave": "slapos_wendelin.cli.leave:LeaveCommand",
     "computer token": "slapos_wendelin.cli.access:ComputerTokenCommand",
     "configure client": "slapos_wendelin.cli.configure_client:ConfigureClientCommand",
     "master token": "slapos_wendelin.cli.master_token:MasterTokenCommand",
@@ -122,6 +125,8 @@ def _briefly(run: Any) -> Any:
             return int(run(arguments) or 0)
         except WendelinError as error:
             print(f"slapos: {error.message}", file=sys.stderr)
+            for line in getattr(error, "details", ()):
+                print(f"  {line}", file=sys.stderr)
             if error.remedy:
                 print(f"  remedy: {error.remedy}", file=sys.stderr)
             return error.exit_status

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,7 +13,7 @@ from itertools import groupby
 
 from rich.console import Console
 
-from slapos_wendelin.cli.client_command import ClientCommand
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.plan_text import action_of, console, title, value_differences
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document
@@ -23,13 +21,11 @@ from slapos_wendelin.master.client import Document
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class HistoryCommand(ClientCommand):
+class HistoryCommand(JsonCommand):
     """show who changed what, when, from what to what, the newest last.
 
     A number such as #17 stands for the whole transaction: `slapos cluster rollback` takes it.
     """
-
-    name = "slapos cluster history"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take what to show and since when."""
@@ -48,10 +44,9 @@ class HistoryCommand(ClientCommand):
             "--since", metavar="WHEN", help="a time such as 2026-01-31T12:00 or an age such as 2h"
         )
         parser.add_argument("--limit", type=int, default=100, help="how many changes (default 100)")
-        parser.add_argument("--json", action="store_true", help="print the changes for programs")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Print the changes."""
         selected = (args.reference, args.computer, args.software, args.product, args.all)
         if len([each for each in selected if each]) != 1:
@@ -71,7 +66,7 @@ class HistoryCommand(ClientCommand):
                 product=args.product or "",
             )
         if args.json:
-            json.dump(document, sys.stdout, indent=2)
+            print_json(document)
             return 0
         out = console()
         if document["more"]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from slapos_wendelin.cli import tests
+from slapos_wendelin.cli.outcome import outcome
 from slapos_wendelin.cli.status import exit_status, print_status
-from slapos_wendelin.errors import MissingRequirementError, WendelinError
+from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.local.cluster import (
     Environment,
     client_environment,
@@ -138,9 +139,8 @@ def env(_options: argparse.Namespace) -> int:
     home = Home.from_environment()
     for name, value in environment_of(home).items():
         print(f"export {name}={shlex.quote(value)}")
-    print(
-        "complete -W 'up down status test doctor env run' wendelin ./wendelin 2>/dev/null || true"
-    )
+    words = "up down status test lab doctor env run"
+    print(f"complete -W '{words}' wendelin ./wendelin 2>/dev/null || true")
     print('# Use it with:  eval "$(./wendelin env)"')
     return 0
 
@@ -185,23 +185,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run one command; an error of ours is one line and a remedy."""
-    options = parser().parse_args()
-    try:
-        status_code: int = options.function(options)
-    except WendelinError as error:
-        print(f"wendelin: {error.message}", file=sys.stderr)
-        if error.remedy:
-            print(f"  remedy: {error.remedy}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. What was started goes on in the background:\n"
-            "  ./wendelin up continues, ./wendelin down stops it.",
-            file=sys.stderr,
-        )
-        return 130
-    return status_code
+    """Run one command."""
+    return outcome(
+        parser().parse_args(),
+        "Interrupted. What was started goes on in the background:\n"
+        "  ./wendelin up continues, ./wendelin down stops it.",
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,8 +16,8 @@ from rich.table import Table
 from slapos.cli.command import Command
 
 from slapos_wendelin.errors import ParameterError
-from slapos_wendelin.master import __main__ as running
-from slapos_wendelin.master import consistency, restoring, units
+from slapos_wendelin.master import __main__ as master
+from slapos_wendelin.master import consistency, options, restoring, units
 from slapos_wendelin.master.backup import BackupFile, Summary, write_backup
 from slapos_wendelin.master.database import Database
 
@@ -29,12 +28,12 @@ class StartCommand(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the options of a master."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        running.add_options(parser)
+        options.add_options(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Run until SIGTERM or SIGINT."""
-        return running.run(parsed_args)
+        return master.run(parsed_args)
 
 
 class UnitCommand(Command):
@@ -45,7 +44,7 @@ class UnitCommand(Command):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("kind", choices=(units.SYSTEMD, units.SUPERVISORD))
         parser.add_argument("--user", default=getpass.getuser(), help="who runs it (default: you)")
-        running.add_options(parser)
+        options.add_options(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -66,7 +65,7 @@ class BackupCommand(Command):
         """Take the file and the database."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("file", type=Path)
-        running.add_database_option(parser)
+        options.add_database_option(parser)
         _add_authority_option(parser, "put the certificate authority into it, its key included")
         _add_json_option(parser)
         return parser
@@ -89,7 +88,7 @@ class RestoreCommand(Command):
         """Take the file and the database."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("file", type=Path)
-        running.add_database_option(parser)
+        options.add_database_option(parser)
         _add_authority_option(parser, "put the certificate authority back into this folder")
         parser.add_argument(
             "--replace", action="store_true", help="lose what is in the database (asks first)"
@@ -122,7 +121,7 @@ class CheckCommand(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the database."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        running.add_database_option(parser)
+        options.add_database_option(parser)
         _add_json_option(parser)
         return parser
 
@@ -169,18 +168,8 @@ def _confirmed(backup: BackupFile) -> bool:
 
 def _start_command(args: argparse.Namespace) -> list[str]:
     """Return the command that starts a master with the given options."""
-    command = [sys.executable, "-P", "-m", "slapos_wendelin.cli.entry", "master", "start"]
-    database = args.database if "://" in args.database else str(Path(args.database).absolute())
-    if args.database != os.environ.get(running.DATABASE_VARIABLE):
-        command += ["--database", database]
-    command += ["--listen", args.listen]
-    if args.authority is not None:
-        command += ["--authority", str(args.authority.absolute())]
-    for name in args.name:
-        command += ["--name", name]
-    if args.plain:
-        command.append("--plain")
-    return [*command, "--log-level", args.log_level, "--log-format", args.log_format]
+    program = [sys.executable, "-P", "-m", "slapos_wendelin.cli.entry"]
+    return [*program, "master", "start", *options.words_of(args)]
 
 
 def _add_authority_option(parser: argparse.ArgumentParser, text: str) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from slapos.cli.command import Command
 
 from slapos_wendelin.cli.access import duration
-from slapos_wendelin.cli.master_command import print_json
-from slapos_wendelin.master.__main__ import add_database_option
+from slapos_wendelin.cli.client_command import print_json
 from slapos_wendelin.master.admission import LIFETIME, Invitation, make_token
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.database import Database
+from slapos_wendelin.master.options import add_database_option
 
 
 class MasterTokenCommand(Command):

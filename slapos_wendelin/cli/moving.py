@@ -7,20 +7,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from slapos_wendelin.cli.master_command import MasterCommand, confirm, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.master.client import Document, MasterClient
 
 #: Seconds that a tree gets to be well again after a move.
-_PATIENCE = 1800.0
+PATIENCE = 1800.0
 
 #: Seconds between two looks.
 _INTERVAL = 2.0
 
 
-class MovingCommand(MasterCommand):
+class MovingCommand(JsonCommand):
     """A command that moves instances."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -47,9 +47,9 @@ class MoveCommand(MovingCommand):
             "--wait",
             nargs="?",
             type=float,
-            const=_PATIENCE,
+            const=PATIENCE,
             metavar="SECONDS",
-            help=f"wait until its tree is well again (default: {_PATIENCE:g} seconds at most)",
+            help=f"wait until its tree is well again (default: {PATIENCE:g} seconds at most)",
         )
         return parser
 
@@ -57,7 +57,7 @@ class MoveCommand(MovingCommand):
         """Ask, move, and say where to."""
         with self.master(args) as master:
             instance = master.instance(args.reference)
-            if not args.yes and not confirm("move", _warning([instance])):
+            if not args.yes and not confirm("move", warning([instance])):
                 print("Nothing was changed.", file=sys.stderr)
                 return 1
             moved = master.move(args.reference, args.to)
@@ -84,7 +84,7 @@ class DrainCommand(MovingCommand):
         waiting.add_argument(
             "--wait",
             type=float,
-            default=_PATIENCE,
+            default=PATIENCE,
             metavar="SECONDS",
             help="how long a tree may take to be well again (default: %(default)g)",
         )
@@ -100,23 +100,11 @@ class DrainCommand(MovingCommand):
     def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Ask, move what can be moved, and say what stays; exit 1 when something does."""
         with self.master(args) as master:
-            instances = _staying(master.computer(args.computer))
-            if instances and not args.yes and not confirm("drain", _warning(instances)):
+            instances = staying(master.computer(args.computer))
+            if instances and not args.yes and not confirm("drain", warning(instances)):
                 print("Nothing was changed.", file=sys.stderr)
                 return 1
-            master.put_computer(args.computer, state="draining")
-            moved, refused = [], []
-            for instance in _staying(master.computer(args.computer)):
-                try:
-                    result = master.move(instance["guid"])
-                except WendelinError as error:
-                    refused.append({**instance, "error": error.message, "remedy": error.remedy})
-                    _show(args, f"{_named(instance)} stays: {error.message}")
-                    continue
-                moved.append(result)
-                _show(args, _sentence(result))
-                if args.wait is not None:
-                    _wait_until_well(master, result["to"], args.wait)
+            moved, refused = drain(master, args.computer, args.wait, lambda line: _show(args, line))
         if args.json:
             print_json({"computer": args.computer, "moved": moved, "refused": refused})
         else:
@@ -124,18 +112,44 @@ class DrainCommand(MovingCommand):
         return 1 if refused else 0
 
 
-def _staying(computer: Document) -> list[Document]:
+def drain(
+    master: MasterClient, computer: str, wait: float | None, show: Callable[[str], None]
+) -> tuple[list[Document], list[Document]]:
+    """Let a computer take no new instances and move those that it has, one after the other.
+
+    :param wait: how many seconds a tree may take to be well after a move; None not to wait.
+    :param show: is called with each line of progress.
+    :returns: the moves, and the instances that could not go, each with ``error`` and ``remedy``.
+    """
+    master.put_computer(computer, state="draining")
+    moved: list[Document] = []
+    refused: list[Document] = []
+    for instance in staying(master.computer(computer)):
+        try:
+            result = master.move(instance["guid"])
+        except WendelinError as error:
+            refused.append({**instance, "error": error.message, "remedy": error.remedy})
+            show(f"{named(instance)} stays: {error.message}")
+            continue
+        moved.append(result)
+        show(_sentence(result))
+        if wait is not None:
+            _wait_until_well(master, result["to"], wait)
+    return moved, refused
+
+
+def staying(computer: Document) -> list[Document]:
     """Return the instances on a computer that are not about to go."""
     return [each for each in computer["instances"] if each["state"] != "destroyed"]
 
 
-def _warning(instances: list[Document]) -> str:
+def warning(instances: list[Document]) -> str:
     """Say what a move means."""
-    names = ", ".join(map(_named, instances))
+    names = ", ".join(map(named, instances))
     return f"The data in the partitions of these instances will be wiped, not copied: {names}."
 
 
-def _named(instance: Document) -> str:
+def named(instance: Document) -> str:
     """Return an instance with its place."""
     place = f"{instance['computer']}/{instance['partition']}"
     return f"{instance['reference']} ({instance['guid']}, on {place})"
@@ -144,7 +158,7 @@ def _named(instance: Document) -> str:
 def _sentence(moved: Document) -> str:
     """Say where an instance went."""
     to = moved["to"]
-    return f"{_named(moved['from'])} goes to {to['computer']}/{to['partition']}"
+    return f"{named(moved['from'])} goes to {to['computer']}/{to['partition']}"
 
 
 def _summary(computer: str, moved: int, refused: int) -> str:
@@ -174,7 +188,7 @@ def _wait_until_well(master: MasterClient, instance: Document, seconds: float) -
             return
         if time.monotonic() > deadline:
             raise CommandError(
-                f"{_named(instance)} was moved, but {seconds:g} s later {waiting[0]['reference']}"
+                f"{named(instance)} was moved, but {seconds:g} s later {waiting[0]['reference']}"
                 f" ({waiting[0]['guid']}) is not well",
                 "see `slapos cluster status`, then repeat the command to go on",
             )

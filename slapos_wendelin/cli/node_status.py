@@ -20,7 +20,7 @@ from slapos.cli.config import ConfigCommand
 from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.cli.ages import duration
-from slapos_wendelin.cli.master_command import print_json
+from slapos_wendelin.cli.client_command import print_json
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import exclusion, state
 from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration

@@ -5,40 +5,35 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 from rich.console import Console
 
 from slapos_wendelin.cli.asking import add_options, ask
-from slapos_wendelin.cli.client_command import ClientCommand
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.master.client import Document
 
 NOTHING_TO_DO, REFUSED, CHANGES = 0, 1, 2
 
 
-class PlanCommand(ClientCommand):
+class PlanCommand(JsonCommand):
     """show what a request would do, and keep that as a plan.
 
     Exit status: 0 nothing to do, 2 changes, 1 an error or a node that is refused.
     """
 
-    name = "slapos cluster plan"
-
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take what is asked for, as ``slapos request`` does."""
         parser = super().get_parser(prog_name)
         add_options(parser)
-        parser.add_argument("--json", action="store_true", help="print the plan for programs")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Make a plan and print it."""
         with self.master(args) as master:
             document = master.make_plan(ask(master, args).document)
         if args.json:
-            json.dump(document, sys.stdout, indent=2)
+            print_json(document)
         else:
             print_numbered_plan(document, console())
         return plan_status(document)

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from slapos_wendelin.cli.asking import Asked, add_options, ask, current_instance
-from slapos_wendelin.cli.client_command import INTERRUPTED, ClientCommand
+from slapos_wendelin.cli.client_command import INTERRUPTED, JsonCommand, print_json
 from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.cli.planning import plan_status
 from slapos_wendelin.cli.showing import wait
@@ -32,14 +31,12 @@ _IN_PLAN = {
 }
 
 
-class RequestCommand(ClientCommand):
+class RequestCommand(JsonCommand):
     """request an instance, or change it, and show what it publishes.
 
     Exit status: 0 when the request is accepted, 1 for an error. With --wait: 0 when all nodes are
     well, 1 when one fails, 2 when it takes too long. With --dry-run: 0 nothing to do, 2 changes.
     """
-
-    name = "slapos request"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take what is asked for, a plan instead of it, and whether to wait."""
@@ -60,10 +57,9 @@ class RequestCommand(ClientCommand):
             help="follow until all nodes are well"
             " (default: as long as something changes in ten minutes)",
         )
-        parser.add_argument("--json", action="store_true", help="print the instance for programs")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Request, print what the instance publishes, and wait for its nodes."""
         with self.master(args) as master:
             if args.plan is not None:
@@ -87,7 +83,7 @@ def _show_dry_run(master: MasterClient, asked: Asked, args: argparse.Namespace) 
     """Show what a request would do."""
     document = master.make_plan(asked.document, keep=False)
     if args.json:
-        json.dump(document, sys.stdout, indent=2)
+        print_json(document)
     else:
         print_plan(document, console())
     return plan_status(document)
@@ -150,7 +146,7 @@ def _finish(master: MasterClient, guid: str, reference: str, args: argparse.Name
         )
         return INTERRUPTED
     if args.json:
-        json.dump(root, sys.stdout, indent=2)
+        print_json(root)
         return 0
     _print_published(root)
     console().print(f"{reference} is {'gone' if root['state'] == 'destroyed' else 'ready'}.")
@@ -160,7 +156,7 @@ def _finish(master: MasterClient, guid: str, reference: str, args: argparse.Name
 def _print_json(instance: Document | None, args: argparse.Namespace) -> None:
     """Print an instance for programs, unless it is printed once it is ready."""
     if args.wait is None:
-        json.dump(instance, sys.stdout, indent=2)
+        print_json(instance)
 
 
 def _print_published(instance: Document | None) -> None:

@@ -11,7 +11,7 @@ import sys
 from slapos.util import SoftwareReleaseSerialisation
 
 from slapos_wendelin.cli.asking import Asked, checked, current_instance
-from slapos_wendelin.cli.client_command import ClientCommand
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.cli.planning import CHANGES, plan_status, print_numbered_plan
 from slapos_wendelin.cli.release import Release
@@ -19,15 +19,13 @@ from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 
 
-class RollbackCommand(ClientCommand):
+class RollbackCommand(JsonCommand):
     """bring an instance back to what was requested of it just after a change.
 
     Release, software type, parameters, SLA and state of the root are requested again, as a new
     change; it stays where it is. Exit status: 0 done or nothing to do, 1 an error or not confirmed;
     with --plan: 0 nothing to do, 2 changes, 1 an error.
     """
-
-    name = "slapos cluster rollback"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Take the instance and the change."""
@@ -41,17 +39,16 @@ class RollbackCommand(ClientCommand):
         parser.add_argument(
             "--unchecked", action="store_true", help="do not read the release of that time"
         )
-        parser.add_argument("--json", action="store_true", help="print the plan for programs")
         return parser
 
-    def act(self, args: argparse.Namespace) -> int:
+    def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Show what the rollback does, ask, and do exactly that."""
         with self.master(args) as master:
             past = master.request_of_the_past(args.reference, args.change)
             current = current_instance(master, args.reference)
             document = master.make_plan(_asked(past, current, args).document)
             if args.json:
-                json.dump(document, sys.stdout, indent=2)
+                print_json(document)
             elif args.plan:
                 _warn_of_lost_data(past, current)
                 print_numbered_plan(document, console())

@@ -28,7 +28,7 @@ from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.due import LAST_NUMBER
 from slapos_wendelin.master.errors import BackupError
 from slapos_wendelin.master.models import Base, Property
-from slapos_wendelin.master.schema import newest_version
+from slapos_wendelin.master.schema import NEWEST_VERSION
 
 _FORMAT = "slapos_wendelin master backup"
 _FORMAT_VERSION = 1
@@ -152,7 +152,7 @@ def _write(connection: Connection, lines: _Lines, files: Mapping[str, bytes]) ->
     header = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
-        "schema": newest_version(),
+        "schema": NEWEST_VERSION,
         "created_at": created_at,
         "database": connection.dialect.name,
         "number": number,
@@ -347,9 +347,9 @@ def _header(path: Path, line: bytes) -> _Header:
         raise BackupError(
             f"{path} is no backup of a master", "name a file that `slapos master backup` wrote"
         )
-    if version != _FORMAT_VERSION or schema != newest_version():
+    if version != _FORMAT_VERSION or schema != NEWEST_VERSION:
         raise BackupError(
-            f"the backup {path} has schema version {schema}, this program has {newest_version()}",
+            f"the backup {path} has schema version {schema}, this program has {NEWEST_VERSION}",
             "restore it with the version of slapos_wendelin that wrote it; a later one then brings"
             " the database up to date when its master starts",
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -63,6 +64,7 @@ class Callers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        database.followers.append(_count_changes)
         self._known: dict[str, _Known] = {}
 
     def find(self, certificate: x509.Certificate, address: str) -> Caller:
@@ -101,6 +103,8 @@ class _Changes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.number = 0
+        #: What tells other workers of the same master of each one.
+        self.tell: Callable[[], None] = lambda: None
 
     def count(self) -> None:
         """Count one more."""
@@ -109,6 +113,16 @@ class _Changes:
 
 
 _changes = _Changes()
+
+
+def tell_changes(tell: Callable[[], None]) -> None:
+    """Say what is to be called when this process has changed whose certificates are good."""
+    _changes.tell = tell
+
+
+def forget() -> None:
+    """Ask the database again for each certificate: another worker has changed some."""
+    _changes.count()
 
 
 def _is_old(known: _Known) -> bool:
@@ -147,13 +161,13 @@ def _note_changes(session: Session, _context: UOWTransaction) -> None:
 
 
 def _count_changes(session: Session) -> None:
-    """Count a transaction that changed users or certificates."""
+    """Count a transaction that changed users or certificates, when others can read that."""
     if session.info.pop(_CHANGED, False):
         _changes.count()
+        _changes.tell()
 
 
 event.listen(HistorySession, "after_flush", _note_changes)
-event.listen(HistorySession, "after_commit", _count_changes)
 
 
 def identify() -> None:

@@ -84,6 +84,8 @@ class Database:
                     "name the one that the master is started with",
                 )
         self.board = Board()
+        #: What is called with each session whose changes are on disk.
+        self.followers: list[Callable[[Session], None]] = []
         self._file_lock = None if self.path is None else FileLock(self.path)
         try:
             self._reading, self._writing, self._glancing = _engines(self.url)
@@ -133,6 +135,8 @@ class Database:
         with self._writer.session(who) as session:
             yield session
         self.board.publish(take_news(session))
+        for follow in self.followers:
+            follow(session)
 
     def only_reading(self, work: Callable[[Session], _Result]) -> _Result:
         """Do work that seldom changes anything, and return its result.
@@ -198,7 +202,7 @@ class Database:
     def _is_current(self) -> bool:
         """Say whether the tables are of this version."""
         with self._reading.connect() as connection:
-            return schema.current_version(connection) == schema.newest_version()
+            return schema.current_version(connection) == schema.NEWEST_VERSION
 
     def _make_tables(self) -> None:
         """Create the tables or bring them up to date, while nobody else uses a SQLite file."""
@@ -376,7 +380,7 @@ def _make_transactional(engine: Engine) -> None:
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _keep_log_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -386,6 +390,20 @@ def _make_transactional(engine: Engine) -> None:
         statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
         if statement:
             connection.exec_driver_sql(statement)
+
+
+def _keep_log_ahead(cursor: sqlite3.Cursor) -> None:
+    """Set the kind of a new file's log; SQLite does not wait when another process does so."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _reason(error: SQLAlchemyDatabaseError) -> str:

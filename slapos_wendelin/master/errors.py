@@ -86,5 +86,9 @@ class ListenError(WendelinError):
     """The master cannot listen where it was told to."""
 
 
+class WorkerError(WendelinError):
+    """A worker process of the master does not run."""
+
+
 class AuthorityError(WendelinError):
     """The master's certificate authority cannot be used."""

@@ -25,12 +25,16 @@ class Site(NamedTuple):
     provider: str
 
 
+#: The site of a computer and its place there; None for one that takes no new instance.
+_Place = tuple[Site, Rank] | None
+
+
 class Fleet:
     """Computers by reference, by site and by what they have.
 
     The computers that take new instances stand in their site in the order in which placement wants
-    them. A change of one computer costs two binary searches and, where it has gained or lost
-    labels or capabilities, a change of a set for each.
+    them: all, and again those with each label, capability and network. A change of one computer
+    costs a few binary searches for each.
 
     A fleet is plain data for one thread at a time: nobody may change it while another reads.
     """
@@ -38,7 +42,8 @@ class Fleet:
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
         self._candidates: dict[str, Candidate] = {}
         self._references: list[str] = []
-        self._open: dict[Site, list[Rank]] = {}
+        #: By what the computers have; under None are all.
+        self._open: dict[Facet | None, dict[Site, list[Rank]]] = {}
         self._having: dict[Facet, set[str]] = {}
         self._sizes: dict[str, list[tuple[int, str]]] = {key: [] for key in SIZES}
         for candidate in candidates:
@@ -80,10 +85,13 @@ class Fleet:
         """The names of all computers in their order."""
         return self._references
 
-    @property
-    def open_sites(self) -> Mapping[Site, Sequence[Rank]]:
-        """The sites with computers that take new instances, and those, the best first."""
-        return self._open
+    def open_sites(self, facets: Collection[Facet] = ()) -> Mapping[Site, Sequence[Rank]]:
+        """Return the sites with computers that take new instances, and those, the best first.
+
+        :param facets: leave out computers that lack the one of these that the fewest have.
+        """
+        rarest = min(facets, key=lambda each: len(self._having.get(each, _NONE)), default=None)
+        return self._open.get(rarest, _NOWHERE)
 
     def few_with(
         self, facets: Iterable[Facet], sizes: Iterable[tuple[str, int]], most: int
@@ -106,38 +114,46 @@ class Fleet:
 
     def _follow(self, before: Candidate | None, after: Candidate | None) -> None:
         """Bring every order and every set up to date with a change of one computer."""
-        self._rank(before, after)
-        self._mark(before, after)
-        for key, size_of in SIZES.items():
-            self._measure(self._sizes[key], _sized(before, size_of), _sized(after, size_of))
-
-    def _rank(self, before: Candidate | None, after: Candidate | None) -> None:
-        """Move a computer within the order of its site, or to another."""
-        old, new = _place(before), _place(after)
-        if old == new:
-            return
-        if old is not None:
-            site, rank = old
-            ranks = self._open[site]
-            del ranks[bisect_left(ranks, rank)]
-            if not ranks:
-                del self._open[site]
-        if new is not None:
-            site, rank = new
-            insort(self._open.setdefault(site, []), rank)
-
-    def _mark(self, before: Candidate | None, after: Candidate | None) -> None:
-        """Note which facets a computer has gained and lost."""
         old, new = _facets(before), _facets(after)
+        self._rank(_place(before), old, _place(after), new)
         if before is not None:
-            for facet in old - new:
-                having = self._having[facet]
-                having.remove(before.reference)
-                if not having:
-                    del self._having[facet]
+            self._unmark(before.reference, old - new)
         if after is not None:
             for facet in new - old:
                 self._having.setdefault(facet, set()).add(after.reference)
+        for key, size_of in SIZES.items():
+            self._measure(self._sizes[key], _sized(before, size_of), _sized(after, size_of))
+
+    def _rank(self, old: _Place, had: set[Facet], new: _Place, has: set[Facet]) -> None:
+        """Move a computer within the orders of its site, or to those of another."""
+        before: set[Facet | None] = {None, *had} if old else set()
+        after: set[Facet | None] = {None, *has} if new else set()
+        stays = before & after if old == new else set()
+        if old is not None:
+            for facet in before - stays:
+                self._leave(facet, *old)
+        if new is not None:
+            site, rank = new
+            for facet in after - stays:
+                insort(self._open.setdefault(facet, {}).setdefault(site, []), rank)
+
+    def _leave(self, facet: Facet | None, site: Site, rank: Rank) -> None:
+        """Take a computer out of one order."""
+        sites = self._open[facet]
+        ranks = sites[site]
+        del ranks[bisect_left(ranks, rank)]
+        if not ranks:
+            del sites[site]
+        if not sites:
+            del self._open[facet]
+
+    def _unmark(self, reference: str, facets: Iterable[Facet]) -> None:
+        """Note that a computer has lost facets."""
+        for facet in facets:
+            having = self._having[facet]
+            having.remove(reference)
+            if not having:
+                del self._having[facet]
 
     @staticmethod
     def _measure(
@@ -153,6 +169,7 @@ class Fleet:
 
 
 _NONE: frozenset[str] = frozenset()
+_NOWHERE: Mapping[Site, Sequence[Rank]] = {}
 
 
 def network_facet(network: str) -> Facet:
@@ -170,7 +187,7 @@ def label_facet(name: str, value: str) -> Facet:
     return f"label {name}", value
 
 
-def _place(candidate: Candidate | None) -> tuple[Site, Rank] | None:
+def _place(candidate: Candidate | None) -> _Place:
     """Return where a computer stands; None for one that takes no new instance."""
     if candidate is None or not candidate.is_open:
         return None

@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, event, insert, inspect, select, update
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 
 from slapos_wendelin.master.computer_fields import DECISIVE
-from slapos_wendelin.master.due import has_touched, next_number, take_touched
+from slapos_wendelin.master.due import has_touched, next_number, take_news, take_touched
 from slapos_wendelin.master.models import (
     Base,
     Certificate,
@@ -185,6 +185,14 @@ def effects(session: Session) -> Effects:
     """Return how the session's flushes until now concern what computers offer."""
     found: Effects = session.info.setdefault(_EFFECTS, Effects())
     return found
+
+
+def forget_changes(session: Session) -> None:
+    """Let a session know nothing of what it has loaded and of changes that were undone."""
+    session.expunge_all()
+    session.info.pop(_EFFECTS, None)
+    take_touched(session)
+    take_news(session)
 
 
 def number_of(session: Session) -> int | None:

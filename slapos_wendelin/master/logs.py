@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -18,17 +19,39 @@ TEXT, JSON = "text", "json"
 _PAIR = re.compile(r"(\w+)=%[-+ #0-9.]*[a-zA-Z]")
 
 
-def configure(level: str, form: str = TEXT) -> None:
+def configure(level: str, form: str = TEXT, worker: int | None = None) -> None:
     """Send the log to standard error.
 
     :param level: debug, info, warning or error.
     :param form: text or json.
+    :param worker: the number of the process among those of its master, which each line names.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == JSON else OneLineFormatter())
+    handler.setFormatter(JsonFormatter(worker) if form == JSON else OneLineFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is logged and how."""
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="the least that is logged (default: info)",
+    )
+    parser.add_argument(
+        "--log-format",
+        default=TEXT,
+        choices=(TEXT, JSON),
+        help="lines for people or for programs (default: text)",
+    )
+
+
+def words_of(options: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that let another program log in the same way."""
+    return ["--log-level", options.log_level, "--log-format", options.log_format]
 
 
 class Event:
@@ -58,11 +81,10 @@ class OneLineFormatter(logging.Formatter):
 
     converter = time.gmtime
 
-    def __init__(self) -> None:
-        super().__init__(
-            "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s event=%(message)s",
-            "%Y-%m-%dT%H:%M:%S",
-        )
+    def __init__(self, worker: int | None = None) -> None:
+        head = "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s"
+        named = "" if worker is None else f" worker={worker}"
+        super().__init__(f"{head}{named} event=%(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's one line."""
@@ -74,9 +96,14 @@ class OneLineFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Writes each record as one JSON object on one line.
 
-    Its keys are ``time`` (UTC), ``level``, ``logger`` and ``event``, then those of the event or the
-    pairs of the message, and ``exception`` with a traceback.
+    Its keys are ``time`` (UTC), ``level``, ``logger``, ``worker`` where there are several, and
+    ``event``, then those of the event or the pairs of the message, and ``exception`` with a
+    traceback.
     """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._common = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -85,6 +112,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
+            **self._common,
             "event": event,
         }
         document |= {key: value for key, value in pairs.items() if key not in document}

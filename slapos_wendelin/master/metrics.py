@@ -3,11 +3,14 @@
 """Metrics for Prometheus.
 
 Those of the cloud are read from the database when they are asked for, so every master tells the
-same. Those of the process are its own: where several masters serve one database, each is scraped.
+same. Those of the master are its own: where several masters serve one database, each is scraped.
+The worker processes of one master count in files of one folder, and each tells the sum, in which
+those that have ended stay.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
@@ -15,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from flask import Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +29,7 @@ from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.models import Computer, Instance, Software
 from slapos_wendelin.master.presence import Presence
+from slapos_wendelin.master.supervisor import METRICS_VARIABLE
 
 #: The bounds of histograms, in seconds: placement is fast, a wait for work is long.
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -38,30 +43,34 @@ class Metrics:
         """Begin to count."""
         self.registry = CollectorRegistry()
         self.registry.register(_Cloud(database, presence))
+        counting: CollectorRegistry | None = self.registry
+        if METRICS_VARIABLE in os.environ:
+            MultiProcessCollector(self.registry)
+            counting = None
         self._requests = Counter(
             "slapos_master_requests",
             "Requests that were answered.",
             ("endpoint", "status"),
-            registry=self.registry,
+            registry=counting,
         )
         self._durations = Histogram(
             "slapos_master_request_seconds",
             "How long requests took, waiting for work included.",
             ("endpoint",),
             buckets=_DURATIONS,
-            registry=self.registry,
+            registry=counting,
         )
         self._placements = Histogram(
             "slapos_master_placement_seconds",
             "How long it took to find a place for an instance, or that there is none.",
             buckets=_SHORT_DURATIONS,
-            registry=self.registry,
+            registry=counting,
         )
         self._lock_waits = Histogram(
             "slapos_master_database_lock_wait_seconds",
             "How long changes waited for the database's write lock.",
             buckets=_DURATIONS,
-            registry=self.registry,
+            registry=counting,
         )
 
     def placed(self, seconds: float) -> None:

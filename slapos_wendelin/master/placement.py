@@ -51,7 +51,8 @@ __all__ = [
 EXPLAINED = 8
 
 #: When at most so many computers have a label, a capability or a size that is asked for, these are
-#: looked at; otherwise all are, the best first, until enough of them fit.
+#: looked at; otherwise those with the rarest label or capability, the best first, until enough of
+#: them fit.
 SCANNED = 512
 
 
@@ -221,11 +222,16 @@ def _few(fleet: Fleet, level: ServiceLevel) -> Collection[str] | None:
     if level.computer_guid or level.instance_guid:
         only = level.computer_guid or level.instance_computer
         return (only,) if only in fleet else ()
+    return fleet.few_with(_facets(level), level.sizes, SCANNED)
+
+
+def _facets(level: ServiceLevel) -> list[Facet]:
+    """Return what a computer must have."""
     facets: list[Facet] = [label_facet(label_name(key), value) for key, value in level.labels]
     facets += map(capability_facet, level.capabilities)
     if level.network_guid:
         facets.append(network_facet(level.network_guid))
-    return fleet.few_with(facets, level.sizes, SCANNED)
+    return facets
 
 
 def _in_order(fleet: Fleet, judge: _Judge) -> Iterator[Candidate]:
@@ -235,12 +241,13 @@ def _in_order(fleet: Fleet, judge: _Judge) -> Iterator[Candidate]:
     any of the group come first, in the order in which the fleet keeps them.
     """
     tiers: dict[int, list[Site]] = {}
-    for site in fleet.open_sites:
+    sites = fleet.open_sites(_facets(judge.level))
+    for site in sites:
         if _allows(judge.level, site):
             tiers.setdefault(judge.near.get(site.datacenter, 0), []).append(site)
     hosts = [fleet[each] for each in judge.on if each in fleet]
     for near in sorted(tiers):
-        for _, reference in merge(*(fleet.open_sites[site] for site in tiers[near])):
+        for _, reference in merge(*(sites[site] for site in tiers[near])):
             if reference not in judge.on:
                 yield fleet[reference]
         crowded = [each for each in hosts if judge.near.get(each.datacenter, 0) == near]

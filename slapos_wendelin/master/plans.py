@@ -19,9 +19,8 @@ from sqlalchemy.orm import Session
 from slapos_wendelin.differences import differences, shown
 from slapos_wendelin.master import changes, registry
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED, STARTED, STOPPED
-from slapos_wendelin.master.due import take_news
 from slapos_wendelin.master.errors import ConflictError, MasterError, UnknownError
-from slapos_wendelin.master.history import ADDED
+from slapos_wendelin.master.history import ADDED, forget_changes
 from slapos_wendelin.master.models import Instance, Plan
 from slapos_wendelin.master.requests import (
     InstanceRequest,
@@ -105,6 +104,8 @@ def does_something(effects: Mapping[str, Any]) -> bool:
 def apply(session: Session, plan: Plan) -> Instance | None:
     """Do what a plan showed, exactly that, in a writing session in which nothing else was done.
 
+    What the session has loaded is loaded anew.
+
     :raises ConflictError: when it was applied already.
     :raises StalePlanError: when it would do something else now.
     :raises MasterError: when the request is refused now.
@@ -119,8 +120,8 @@ def apply(session: Session, plan: Plan) -> Instance | None:
     with session.begin_nested() as trial:
         now = explain(session, planned)
         trial.rollback()
-    # What the trial would have announced to computers never happened.
-    take_news(session)
+    forget_changes(session)
+    plan = find(session, number)
     details = [
         *_compare(promised["changes"], now["changes"]),
         *_compare(promised["later"] or [], now["later"] or []),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from sqlalchemy import bindparam, update
@@ -25,11 +25,17 @@ LOST_AFTER = 300.0
 #: How long contacts stay in memory only, in seconds, so that polls seldom write.
 _CONTACT_INTERVAL = 30.0
 
+#: How long other workers are not told again of a computer that goes on calling, in seconds.
+_TELL_INTERVAL = 1.0
+
 _log = logging.getLogger(__name__)
 
 
 class Presence:
-    """When each computer last called; other masters learn it from the database."""
+    """When each computer last called; other masters learn it from the database.
+
+    Other workers of the same master are told at once, and tell this one.
+    """
 
     def __init__(self, database: Database, lost_after: float = LOST_AFTER) -> None:
         """Start with what the database says.
@@ -37,12 +43,16 @@ class Presence:
         :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
         """
         self.lost_after = lost_after
+        #: Tells other workers a computer's reference, from where it calls, and when.
+        self.tell: Callable[[str, str, float], None] = _tell_nobody
         self._database = database
         self._interval = min(_CONTACT_INTERVAL, lost_after / 4)
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
         #: From which addresses the calls of a computer came, and when the last one of each.
         self._callers: dict[str, dict[str, float]] = {}
+        #: When others were last told of a computer and an address.
+        self._told: dict[tuple[str, str], float] = {}
         #: The contacts that are not in the database yet, by the computer's row.
         self._pending: dict[int, float] = {}
         self._flushed_at = 0.0
@@ -64,6 +74,14 @@ class Presence:
                 pending = {}
         if pending:
             self._write(pending)
+
+    def hear(self, reference: str, address: str, at: float) -> None:
+        """Note in memory when and from where a computer has called, here or another worker."""
+        with self._lock:
+            self._seen[reference] = max(at, self._seen.get(reference, 0.0))
+            if address:
+                callers = self._callers.setdefault(reference, {})
+                callers[address] = max(at, callers.get(address, 0.0))
 
     def seen_in_transaction(self, host: Computer, address: str = "") -> None:
         """Note that a computer calls now, in the transaction that changes it."""
@@ -139,10 +157,14 @@ class Presence:
     def _note(self, host: Computer, address: str) -> float:
         """Note in memory that a computer calls, and return the time."""
         now = time.time()
+        reference = host.reference
+        self.hear(reference, address, now)
         with self._lock:
-            self._seen[host.reference] = now
-            if address:
-                self._callers.setdefault(host.reference, {})[address] = now
+            is_news = abs(now - self._told.get((reference, address), 0.0)) >= _TELL_INTERVAL
+            if is_news:
+                self._told[reference, address] = now
+        if is_news:
+            self.tell(reference, address, now)
         return now
 
     def _write(self, contacts: Mapping[int, float], told: int | None = None) -> None:
@@ -165,6 +187,10 @@ class Presence:
         except OperationalError as error:
             # A full disk must not keep computers from reading what they shall run.
             _log.warning(Event("contacts-not-kept", computers=len(contacts), error=error.orig))
+
+
+def _tell_nobody(_reference: str, _address: str, _at: float) -> None:
+    """Tell of no contact, where there is only one worker."""
 
 
 def _is_loopback(address: str) -> bool:

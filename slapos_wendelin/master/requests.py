@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
+from slapos_wendelin.differences import differences
 from slapos_wendelin.master import placing, registry, shared
 from slapos_wendelin.master.checks import DESTROYED, INSTANCE_STATES, STARTED
 from slapos_wendelin.master.due import expect_changes, touch_instance
@@ -18,6 +19,7 @@ from slapos_wendelin.master.errors import ConflictError, InvalidRequestError
 from slapos_wendelin.master.inserting import add_instance
 from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import ServiceLevel
+from slapos_wendelin.master.views import decoded
 
 _LIVE = select(Instance.id).where(
     Instance.tree_id == bindparam("tree"),
@@ -206,6 +208,8 @@ def _change(
         "parameters": request.parameters,
     }
     changed = {name: value for name, value in wanted.items() if getattr(instance, name) != value}
+    if "parameters" in changed and _say_the_same(instance.parameters, request.parameters):
+        del changed["parameters"]
     for name, value in changed.items():
         setattr(instance, name, value)
     if changed:
@@ -213,6 +217,11 @@ def _change(
     if request.state is not None and request.state != instance.requested_state:
         instance.requested_state = request.state
     _settle(session, instance)
+
+
+def _say_the_same(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Return whether parameters are the same values, however their JSON is written."""
+    return next(differences(decoded(old), decoded(new)), None) is None
 
 
 def _check_no_cycle(instance: Instance, requester: Instance | None) -> None:

@@ -6,16 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from slapos_wendelin.master.due import LAST_NUMBER
 from slapos_wendelin.master.errors import DatabaseError
 from slapos_wendelin.master.models import Base, Property
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: The version of the tables in `models`, that of the last file in `migrations/versions`.
+NEWEST_VERSION = "3"
+
+#: The table in which Alembic keeps the version of the others.
+_VERSION_TABLE = "alembic_version"
 
 #: The table in which files of versions 1 and 2 say their version, as a row of this name.
 _OLD_VERSION = "schema_version"
@@ -37,16 +43,15 @@ _LOCKS = {
 _OTHER_DATABASE = "name another one with --database"
 
 
-def newest_version() -> str:
-    """Return the version of the tables in `models`."""
-    return str(ScriptDirectory.from_config(_configuration()).get_current_head())
-
-
 def current_version(connection: Connection) -> str | None:
     """Return the version of the tables, or None when there are none yet."""
-    version = MigrationContext.configure(connection).get_current_revision()
-    if version is not None or Property.__tablename__ not in inspect(connection).get_table_names():
-        return version
+    tables = set(inspect(connection).get_table_names())
+    if _VERSION_TABLE in tables:
+        version = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))  # noqa: S608
+        if version is not None:
+            return str(version)
+    if Property.__tablename__ not in tables:
+        return None
     old = connection.scalar(select(Property.value).where(Property.name == _OLD_VERSION))
     return None if old is None else str(old)
 
@@ -64,30 +69,34 @@ def prepare(connection: Connection, name: str) -> None:
 
 def _prepare(connection: Connection, name: str) -> None:
     """Do so while no other master does."""
-    newest, version = newest_version(), current_version(connection)
-    if version == newest:
+    version = current_version(connection)
+    if version == NEWEST_VERSION:
         return
     tables = set(inspect(connection).get_table_names())
-    if tables - set(Base.metadata.tables) - {"alembic_version"}:
+    if tables - set(Base.metadata.tables) - {_VERSION_TABLE}:
         raise DatabaseError(f"{name} is a database of another program", _OTHER_DATABASE)
     if version is None:
         _create(connection)
         return
-    if not version.isdigit() or int(version) > int(newest):
+    if not version.isdigit() or int(version) > int(NEWEST_VERSION):
         raise DatabaseError(
-            f"{name} has schema version {version}, this master knows up to {newest}",
+            f"{name} has schema version {version}, this master knows up to {NEWEST_VERSION}",
             "start the version of slapos_wendelin that wrote it, or a later one",
         )
+    from alembic import command  # noqa: PLC0415 (its many imports would slow down every start)
+
     command.stamp(_configuration(connection), version)
-    command.upgrade(_configuration(connection), newest)
+    command.upgrade(_configuration(connection), NEWEST_VERSION)
 
 
 def _create(connection: Connection) -> None:
     """Make all tables; the version comes last, so that an interrupted start is made good."""
+    from alembic import command  # noqa: PLC0415 (its many imports would slow down every start)
+
     Base.metadata.create_all(connection)
     if connection.scalar(select(Property.value).where(Property.name == LAST_NUMBER)) is None:
         connection.execute(insert(Property).values(name=LAST_NUMBER, value=0))
-    command.stamp(_configuration(connection), newest_version())
+    command.stamp(_configuration(connection), NEWEST_VERSION)
 
 
 @contextmanager
@@ -110,8 +119,10 @@ def _alone(connection: Connection, name: str) -> Iterator[None]:
             connection.execute(text(release))
 
 
-def _configuration(connection: Connection | None = None) -> Config:
+def _configuration(connection: Connection) -> Config:
     """Return Alembic's configuration for a connection."""
+    from alembic.config import Config  # noqa: PLC0415 (its many imports would slow down every start)
+
     configuration = Config()
     configuration.set_main_option("script_location", "slapos_wendelin.master:migrations")
     configuration.attributes["connection"] = connection

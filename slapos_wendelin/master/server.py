@@ -12,7 +12,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
-from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from slapos_wendelin.master.application import create_application
@@ -20,7 +19,7 @@ from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.context import EXTENSION, Context
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import ListenError
-from slapos_wendelin.master.presence import LOST_AFTER
+from slapos_wendelin.master.presence import LOST_AFTER, Presence
 from slapos_wendelin.master.tls import HttpServer, ServerContexts, TlsAdapter
 
 #: More than the requests that may wait on the board, so that some threads always answer at once.
@@ -48,6 +47,7 @@ class MasterServer:
         names: Iterable[str] = (),
         plain: bool = False,
         lost_after: float = LOST_AFTER,
+        listening: socket.socket | None = None,
     ) -> None:
         """Open the database and bind the socket; requests queue until `serve` runs.
 
@@ -58,11 +58,15 @@ class MasterServer:
         :param names: host names and addresses under which the master is called, beside the host.
         :param plain: listen in clear, where every caller is trusted; on loopback only.
         :param lost_after: how long a computer may be silent before it counts as lost, in seconds.
+        :param listening: the socket, when it is there already and others listen on it too; the
+            names are all of them then.
         :raises ListenError: when the address cannot be had, or would let strangers in.
         :raises AuthorityError: when a name is neither a host name nor an address.
         :raises DatabaseError: when the database cannot be used.
         """
         adapter = None
+        #: All host names and addresses that the master's certificate has.
+        self.names = sorted(names if listening else {*default_names(host), *names})
         if plain:
             check_loopback(host)
         else:
@@ -71,12 +75,13 @@ class MasterServer:
                     "a master that listens with TLS needs a certificate authority",
                     "name its folder with --authority, or listen in clear on loopback with --plain",
                 )
-            adapter = TlsAdapter(ServerContexts(authority, [*default_names(host), *names]))
+            adapter = TlsAdapter(ServerContexts(authority, self.names))
         self._plain = plain
         self._database = Database(location)
         application = create_application(
             self._database, authority, is_plain=plain, lost_after=lost_after
         )
+        self._context: Context = application.extensions[EXTENSION]
         self._server = HttpServer(
             (host, port),
             application,
@@ -87,6 +92,7 @@ class MasterServer:
             request_queue_size=256,
         )
         self._server.ssl_adapter = adapter
+        self._server.listening = listening
         self._server.max_request_header_size = _HEADER_LIMIT
         self._server.error_log = _log_server_error
         try:
@@ -94,7 +100,12 @@ class MasterServer:
         except OSError as error:
             self._database.close()
             raise _listen_error(host, port, error) from error
-        _warm(application)
+        _warm(self._context)
+
+    @property
+    def presence(self) -> Presence:
+        """When each computer last called, as far as this process knows."""
+        return self._context.presence
 
     @property
     def database_name(self) -> str:
@@ -123,10 +134,14 @@ class MasterServer:
         self._server.stop()
         self._database.close()
 
+    def hand_over(self) -> socket.socket:
+        """Close the database and give the socket away, for other processes to answer on it."""
+        self._database.close()
+        return self._server.socket
 
-def _warm(application: Flask) -> None:
+
+def _warm(context: Context) -> None:
     """Read the fleet, so that the first request does not wait for that while it holds the lock."""
-    context: Context = application.extensions[EXTENSION]
     try:
         with context.database.trying() as session:
             context.fleet.fleet(session)

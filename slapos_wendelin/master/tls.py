@@ -193,15 +193,35 @@ class HttpServer(CherootServer):
     #: cheroot's own, made when the server is prepared.
     _connections: Any
 
+    #: A socket that listens already, which this process shares with others.
+    listening: socket.socket | None = None
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.anonymous = threading.BoundedSemaphore(ANONYMOUS_LIMIT)
         self.keep_alive_conn_limit = _connection_limit()
 
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002
+        """Bind the socket, or take the one that is there."""
+        if self.listening is None:
+            return super().bind(family, type, proto)
+        self.socket = self.listening
+        self.bind_addr = self.resolve_real_bind_addr(self.listening)
+        return self.listening
+
+    def prepare(self) -> None:
+        """Get ready to serve."""
+        super().prepare()
+        if self.listening is not None:
+            # All processes see a new connection; those who come late must not wait for the next.
+            self.listening.settimeout(0)
+
     def process_conn(self, conn: Connection) -> None:
         """Bring a connection forward: new ones to the end of the handshake, others to a worker."""
         if conn.greeted:
             super().process_conn(conn)
+        elif not self.ready:
+            conn.close()
         elif not self.can_add_keepalive_connection:
             _log.warning("too many connections caller=%s", conn.remote_addr)
             conn.close()

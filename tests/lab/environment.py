@@ -110,8 +110,10 @@ class Environment:
         """Folder of the programs of the toolkit that the services run."""
         return Path(self.service("services").cmdline()[0]).parent
 
-    def slapos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the ``slapos`` command of the environment's toolkit."""
+    def slapos(
+        self, *arguments: str, seconds: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the ``slapos`` command of the environment's toolkit, for so long at most."""
         client = {"SLAPOS_CLIENT_CONFIGURATION": str(self.home.client_configuration)}
         return subprocess.run(
             [str(self.toolkit() / "slapos"), *arguments],
@@ -119,7 +121,7 @@ class Environment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=seconds,
             check=False,
         )
 

@@ -83,7 +83,7 @@ def secure_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureClo
         authority = Authority(folder / "authority")
         server = MasterServer(folder / "master.sqlite", "127.0.0.1", 0, authority=authority)
         with running(server):
-            cloud = SecureCloud(server, authority, folder)
+            cloud = SecureCloud(server.url, server._database, authority, folder)
             yield cloud
             cloud.close()
 

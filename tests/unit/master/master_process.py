@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +46,8 @@ class MasterProcess:
         ]
         self._arguments += ["--log-level", "error", *options]
         self.process: subprocess.Popen[bytes] | None = None
+        #: Where its standard error goes; None for that of the tests.
+        self.log: Path | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -59,8 +63,7 @@ class MasterProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "slapos_wendelin.master", *self._arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self.launch()
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -72,6 +75,15 @@ class MasterProcess:
                 return
         self.kill()
         raise AssertionError("the master does not answer")
+
+    def launch(self, **environment: str) -> None:
+        """Start it without waiting, with more variables in its environment."""
+        command = [sys.executable, "-m", "slapos_wendelin.master", *self._arguments]
+        with ExitStack() as files:
+            log = None if self.log is None else files.enter_context(self.log.open("ab"))
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stderr=log, env={**os.environ, **environment}
+            )
 
     def kill(self) -> None:
         """End it as a power cut does."""

@@ -46,13 +46,14 @@ class Result:
 class Slapos:
     """The command, with the configuration of a client of one master."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, columns: int = 100) -> None:
         self.folder = folder
         self.configuration = folder / "client.cfg"
         self.configuration.write_text(f"[slapos]\nmaster_url = {url}\n[slapconsole]\n")
         self.environment = os.environ | {
             "SLAPOS_CLIENT_CONFIGURATION": str(self.configuration),
             "HOME": str(folder),
+            "COLUMNS": str(columns),
         }
 
     def __call__(self, *arguments: object) -> Result:
@@ -69,6 +70,11 @@ class Slapos:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=240,
         ).stdout
         return [Result(*each) for each in json.loads(output)]
+
+
+def run_commands(folder: Path, url: str, *commands: list[str], columns: int = 100) -> list[Result]:
+    """Run commands one after another, as a client of a master, and return what each did."""
+    return Slapos(folder, url, columns).all(*commands)

@@ -17,8 +17,8 @@ from slapos_wendelin.certificates import Subject
 from slapos_wendelin.master import admission
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import MasterClient
+from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.models import Change
-from slapos_wendelin.master.server import MasterServer
 
 RELEASE = "https://example.org/software/neo/software.cfg"
 
@@ -60,11 +60,10 @@ class Caller:
 class SecureCloud:
     """A running master with an operator, a viewer and somebody without a certificate."""
 
-    def __init__(self, server: MasterServer, authority: Authority, folder: Path) -> None:
-        self.server = server
-        self.database = server._database
+    def __init__(self, url: str, database: Database, authority: Authority, folder: Path) -> None:
+        self.url = url
+        self.database = database
         self.authority = authority
-        self.url = server.url
         self.folder = folder
         self._stack = ExitStack()
         self._count = 0

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,16 +207,21 @@ def test_a_damaged_backup_is_refused_and_nothing_changed(
     assert rows(location) == before
 
 
-def test_a_bit_that_changed_anywhere_is_found(location: Location, tmp_path: Path):
+def test_a_bit_that_changed_anywhere_is_found_or_without_effect(location: Location, tmp_path: Path):
     fill(location)
     file = tmp_path / "backup"
     assert slapos_master("backup", file, "--database", location) == 0
     content = file.read_bytes()
+    whole = gzip.decompress(content)
     for place in range(_GZIP_HEADER, len(content)):
         changed = bytes([content[place] ^ 1 << place % 8])
         file.write_bytes(content[:place] + changed + content[place + 1 :])
-        with pytest.raises(BackupError, match="is damaged"):
-            BackupFile(file)
+        try:
+            # The last byte of what is compressed may have bits that mean nothing.
+            assert gzip.decompress(file.read_bytes()) == whole
+        except (OSError, EOFError, zlib.error):
+            with pytest.raises(BackupError, match="is damaged"):
+                BackupFile(file)
 
 
 @on_every_database

@@ -62,7 +62,10 @@ def picture(fleet: Fleet) -> tuple:
     return (
         {each.reference: each for each in fleet},
         list(fleet.references),
-        {site: list(ranks) for site, ranks in fleet.open_sites.items()},
+        {
+            facet: {site: list(ranks) for site, ranks in sites.items()}
+            for facet, sites in fleet._open.items()
+        },
         fleet._having,
         fleet._sizes,
     )

@@ -55,6 +55,19 @@ def test_an_unchanged_request_leaves_the_timestamp(cloud: Cloud):
 
 
 @pytest.mark.parametrize(
+    ("text", "is_change"),
+    [('{"b": [2, 1], "a": 1}', False), ('{"a": true, "b": [2, 1]}', True)],
+)
+def test_json_parameters_are_new_when_their_values_are(cloud: Cloud, text: str, is_change: bool):
+    cloud.add_computer("paris")
+    instance = cloud.request("cluster", partition_parameter_kw={"_": '{"a":1,"b":[2,1]}'})
+    before = cloud.partition(instance).getInstanceParameterDict()["timestamp"]
+    cloud.request("cluster", partition_parameter_kw={"_": text})
+    after = cloud.partition(instance).getInstanceParameterDict()["timestamp"]
+    assert (after != before) == is_change
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"partition_parameter_kw": {"a": "2"}},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from master_cloud import RELEASE, Cloud
-from our_command import run
+from our_slapos import run_commands
 
 from slapos_wendelin.cli.ages import age, gibibytes
 
@@ -37,7 +37,7 @@ def settle_again_and_again(cloud: Cloud, stop: threading.Event) -> None:
 def test_a_computer_is_set_and_shown(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris", datacenter="somewhere")
     values = ["--datacenter", "paris-4", "--coordinates", "-33.8", "151.2", "--label", "disk=ssd"]
-    changed, shown, relabelled = run(
+    changed, shown, relabelled = run_commands(
         tmp_path,
         cloud.url,
         ["computer", "set", "paris", *values, "--json"],
@@ -48,13 +48,13 @@ def test_a_computer_is_set_and_shown(cloud: Cloud, tmp_path: Path):
     assert changed.document["datacenter"] == "paris-4"
     assert changed.document["coordinates"] == {"latitude": -33.8, "longitude": 151.2}
     for text in ("paris-4", "-33.8, 151.2", "disk=ssd", "0 of 2 in use", "eligible"):
-        assert text in shown.output
+        assert text in shown.out
     assert relabelled.document["labels"] == {"a": "b=c"}
 
 
 def test_wrong_commands_are_one_line_and_a_remedy(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris")
-    results = run(
+    results = run_commands(
         tmp_path,
         cloud.url,
         ["computer", "set", "paris"],
@@ -75,17 +75,17 @@ def test_wrong_commands_are_one_line_and_a_remedy(cloud: Cloud, tmp_path: Path):
         "/nonexistent.cfg",
     )
     for result, message in zip(results, messages, strict=True):
-        lines = result.errors.strip().splitlines()
+        lines = result.err.strip().splitlines()
         assert (result.status, len(lines)) == (1, 2), result
         assert message in lines[0]
         assert lines[1].startswith("  remedy: ")
-        assert result.output == ""
+        assert result.out == ""
     assert [each["reference"] for each in cloud.client.computers()] == ["paris"]
 
 
 def test_cordoning_is_undone(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris")
-    cordoned, uncordoned = run(
+    cordoned, uncordoned = run_commands(
         tmp_path,
         cloud.url,
         ["computer", "cordon", "paris", "--json"],
@@ -100,7 +100,7 @@ def test_a_computer_is_drained_and_removed(cloud: Cloud, tmp_path: Path):
     cloud.request("cluster")
     cloud.request("bound", filter_kw={"computer_guid": "paris"})
     cloud.add_computer("tokyo", partitions=1)
-    asked, drained, refused = run(
+    asked, drained, refused = run_commands(
         tmp_path,
         cloud.url,
         ["computer", "drain", "paris"],
@@ -108,19 +108,19 @@ def test_a_computer_is_drained_and_removed(cloud: Cloud, tmp_path: Path):
         ["computer", "remove", "paris", "--yes"],
     )
     assert asked.status == 1
-    assert "add --yes" in asked.errors
+    assert "add --yes" in asked.err
     assert drained.status == 1
-    assert "cluster (SOFTINST-1, on paris/slappart0) goes to tokyo/slappart0" in drained.output
-    assert "bound (SOFTINST-2, on paris/slappart1) stays: no computer can host" in drained.output
-    assert "1 went, 1 could not" in drained.output
+    assert "cluster (SOFTINST-1, on paris/slappart0) goes to tokyo/slappart0" in drained.out
+    assert "bound (SOFTINST-2, on paris/slappart1) stays: no computer can host" in drained.out
+    assert "1 went, 1 could not" in drained.out
     assert cloud.client.computer("paris")["state"] == "draining"
     assert refused.status == 1
-    assert "still has 1 instance: bound" in refused.errors
+    assert "still has 1 instance: bound" in refused.err
     cloud.request("bound", state="destroyed")
     for partition in cloud.slap.registerComputer("paris").getComputerPartitionList():
         if partition.getState() == "destroyed":
             partition.destroyed()
-    drained, removed, shown, listed = run(
+    drained, removed, shown, listed = run_commands(
         tmp_path,
         cloud.url,
         ["computer", "drain", "paris", "--yes", "--json"],
@@ -130,25 +130,27 @@ def test_a_computer_is_drained_and_removed(cloud: Cloud, tmp_path: Path):
     )
     assert drained.document == {"computer": "paris", "moved": [], "refused": []}
     assert removed.document["state"] == "removed"
-    assert "removed" in shown.output
-    assert "tokyo" in listed.output
-    assert "paris" not in listed.output
+    assert "removed" in shown.out
+    assert "tokyo" in listed.out
+    assert "paris" not in listed.out
 
 
 def test_a_drain_waits_until_the_moved_instance_is_well(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris", partitions=1)
     cloud.request("cluster")
     cloud.add_computer("tokyo", partitions=1)
-    (impatient,) = run(tmp_path, cloud.url, ["computer", "drain", "paris", "--yes", "--wait", "0"])
+    (impatient,) = run_commands(
+        tmp_path, cloud.url, ["computer", "drain", "paris", "--yes", "--wait", "0"]
+    )
     assert impatient.status == 1
-    assert "was moved, but 0 s later cluster (SOFTINST-1) is not well" in impatient.errors
+    assert "was moved, but 0 s later cluster (SOFTINST-1) is not well" in impatient.err
     cloud.add_computer("osaka", partitions=1)
     stop = threading.Event()
     other = Cloud(cloud.url)
     nodes = threading.Thread(target=settle_again_and_again, args=(other, stop))
     nodes.start()
     try:
-        (patient,) = run(
+        (patient,) = run_commands(
             tmp_path, cloud.url, ["cluster", "move", "cluster", "--yes", "--wait", "100", "--json"]
         )
     finally:
@@ -164,7 +166,7 @@ def test_a_move_asks_and_says_where_to(cloud: Cloud, tmp_path: Path):
     for name in ("paris", "tokyo"):
         cloud.add_computer(name, partitions=1)
     cloud.request("cluster", filter_kw={})
-    asked, moved, refused = run(
+    asked, moved, refused = run_commands(
         tmp_path,
         cloud.url,
         ["cluster", "move", "cluster"],
@@ -172,10 +174,10 @@ def test_a_move_asks_and_says_where_to(cloud: Cloud, tmp_path: Path):
         ["cluster", "move", "cluster", "--yes"],
     )
     assert asked.status == 1
-    assert "will be wiped, not copied: cluster (SOFTINST-1, on paris/slappart0)" in asked.errors
-    assert moved.output == "cluster (SOFTINST-1, on paris/slappart0) goes to tokyo/slappart0\n"
+    assert "will be wiped, not copied: cluster (SOFTINST-1, on paris/slappart0)" in asked.err
+    assert moved.out == "cluster (SOFTINST-1, on paris/slappart0) goes to tokyo/slappart0\n"
     assert refused.status == 1
-    assert "paris: full (1 of 1 partitions in use); tokyo: it is there now" in refused.errors
+    assert "paris: full (1 of 1 partitions in use); tokyo: it is there now" in refused.err
 
 
 @pytest.fixture
@@ -204,7 +206,7 @@ def busy_cloud(cloud: Cloud) -> Cloud:
 
 
 def test_the_status_shows_what_is_where_and_what_is_wrong(busy_cloud: Cloud, tmp_path: Path):
-    narrow, document, tree = run(
+    narrow, document, tree = run_commands(
         tmp_path,
         busy_cloud.url,
         ["cluster", "status"],
@@ -221,22 +223,22 @@ def test_the_status_shows_what_is_where_and_what_is_wrong(busy_cloud: Cloud, tmp
         "port [3306] is taken (",
         f"{RELEASE} was not built on tokyo-1",
     ):
-        assert text in narrow.output
-    assert max(map(len, narrow.output.splitlines())) <= 80
+        assert text in narrow.out
+    assert max(map(len, narrow.out.splitlines())) <= 80
     shown = document.document
     assert shown["well"] is False
     assert [each["name"] for each in shown["datacenters"]] == ["paris", "tokyo"]
     assert shown["instances"][0]["version"] == "1.2"
     assert len(shown["problems"]) == 2
-    (wide,) = run(tmp_path, busy_cloud.url, ["cluster", "status"], columns=160)
+    (wide,) = run_commands(tmp_path, busy_cloud.url, ["cluster", "status"], columns=160)
     for text in ("data center", "8", "1.5", "1.0 of 16 GiB", "SOFTINST-2"):
-        assert text in wide.output
-    assert max(map(len, wide.output.splitlines())) <= 160
+        assert text in wide.out
+    assert max(map(len, wide.out.splitlines())) <= 160
 
 
 def test_the_status_of_one_tree_leaves_out_the_rest(busy_cloud: Cloud, tmp_path: Path):
     busy_cloud.request("other", filter_kw={"computer_guid": "paris-1"})
-    (shown,) = run(tmp_path, busy_cloud.url, ["cluster", "status", "cluster", "--json"])
+    (shown,) = run_commands(tmp_path, busy_cloud.url, ["cluster", "status", "cluster", "--json"])
     assert [each["reference"] for each in shown.document["instances"]] == ["cluster"]
     names = [each["reference"] for each in shown.document["computers"]]
     assert names == ["paris-1", "tokyo-1"]
@@ -246,10 +248,10 @@ def test_all_is_well_when_it_is(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris")
     cloud.request("cluster")
     settle(cloud, "cluster")
-    (shown,) = run(tmp_path, cloud.url, ["cluster", "status"])
+    (shown,) = run_commands(tmp_path, cloud.url, ["cluster", "status"])
     assert shown.status == 0, shown
-    assert "started, promises pass" in shown.output
-    assert shown.output.endswith("All is well.\n")
+    assert "started, promises pass" in shown.out
+    assert shown.out.endswith("All is well.\n")
 
 
 def test_watching_goes_on_until_it_is_interrupted(cloud: Cloud, tmp_path: Path):

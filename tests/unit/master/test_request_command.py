@@ -119,7 +119,7 @@ def test_a_plan_is_refused_with_what_would_differ_now(cloud: Cloud, slapos: Slap
     result = slapos("request", "--plan", "1")
     assert result.status == 1
     lines = result.err.splitlines()
-    assert lines[0] == "slapos request: plan 1 would do something else now than it showed"
+    assert lines[0] == "slapos: plan 1 would do something else now than it showed"
     assert (
         "  instance mine: after.place is tokyo/slappart0 in the plan, tokyo/slappart1 now" in lines
     )
@@ -179,7 +179,7 @@ def test_every_fault_of_a_parameters_file_is_told_with_its_line(cloud: Cloud, sl
     result = slapos("request", "wendelin-cluster", "--parameters-file", "cluster.yaml")
     assert result.status == 1
     faults = result.err.splitlines()
-    assert faults[0] == "slapos request: wrong parameters:"
+    assert faults[0] == "slapos: wrong parameters:"
     assert "  cluster.yaml:1: storage-count: 0 must be at least 1" in faults
     assert '  cluster.yaml:5: data-centers.1: "to kyo" must match' in result.err
     assert "  cluster.yaml:2: replica: unknown key, did you mean replicas?" in result.err

@@ -14,10 +14,11 @@ from alembic.runtime.migration import MigrationContext
 from database_servers import on_every_database
 from sqlalchemy import Connection, create_engine, text
 
+from slapos_wendelin.master import migrations
 from slapos_wendelin.master.database import Database, FileLock, database_url
 from slapos_wendelin.master.errors import DatabaseError
 from slapos_wendelin.master.models import Base, Product, Property
-from slapos_wendelin.master.schema import current_version, newest_version
+from slapos_wendelin.master.schema import NEWEST_VERSION, current_version
 from slapos_wendelin.master.views import find_instance
 
 DUMPS = sorted(Path(__file__).parent.glob("schema_*.sql"))
@@ -44,7 +45,7 @@ def differences(connection: Connection) -> list[object]:
 
 def test_there_is_a_dump_of_each_earlier_version():
     assert [dump.stem for dump in DUMPS] == [
-        f"schema_{version}" for version in range(1, int(newest_version()))
+        f"schema_{version}" for version in range(1, int(NEWEST_VERSION))
     ]
 
 
@@ -54,7 +55,7 @@ def test_a_database_of_an_earlier_version_is_brought_to_the_present_one(tmp_path
     load(dump, path)
     Database(path).close()
     with create_engine(f"sqlite:///{path}").connect() as connection:
-        assert current_version(connection) == newest_version()
+        assert current_version(connection) == NEWEST_VERSION
         assert differences(connection) == []
 
 
@@ -80,7 +81,7 @@ def test_what_was_there_stays_and_can_be_changed(tmp_path: Path, dump: Path):
 def test_a_new_database_is_of_the_newest_version(location: Path | str):
     Database(location).close()
     with create_engine(database_url(location)).connect() as connection:
-        assert current_version(connection) == newest_version()
+        assert current_version(connection) == NEWEST_VERSION
         assert differences(connection) == []
 
 
@@ -89,7 +90,7 @@ def test_a_database_of_a_later_version_is_refused(location: Path | str):
     Database(location).close()
     execute(location, "UPDATE alembic_version SET version_num = '99'")
     with pytest.raises(
-        DatabaseError, match=f"version 99, this master knows up to {newest_version()}"
+        DatabaseError, match=f"version 99, this master knows up to {NEWEST_VERSION}"
     ):
         Database(location)
 
@@ -113,7 +114,7 @@ def test_tables_whose_making_was_cut_short_are_completed_at_the_next_start(locat
         session.add(Product(name="neo", release_url="a"))
     database.close()
     with create_engine(database_url(location)).connect() as connection:
-        assert current_version(connection) == newest_version()
+        assert current_version(connection) == NEWEST_VERSION
         assert differences(connection) == []
 
 
@@ -162,3 +163,9 @@ def test_tables_are_not_changed_under_a_running_master(tmp_path: Path):
 def test_a_wrong_url_is_told(location: str, message: str):
     with pytest.raises(DatabaseError, match=message):
         Database(location)
+
+
+def test_the_newest_version_is_that_of_the_last_migration():
+    folder = Path(migrations.__file__).parent / "versions"
+    numbers = [int(each.stem.removeprefix("version_")) for each in folder.glob("version_*.py")]
+    assert max(numbers) == int(NEWEST_VERSION)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from slapos_wendelin.master.__main__ import main, split_listen
+from slapos_wendelin.master.__main__ import main
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import DatabaseError, ListenError
 from slapos_wendelin.master.models import Product
+from slapos_wendelin.master.options import split_listen
 from slapos_wendelin.master.server import check_loopback
 
 

@@ -304,6 +304,27 @@ def test_new_connections_get_the_renewed_certificate_and_old_ones_go_on(
         server.stop()
 
 
+def test_one_process_renews_the_certificate_and_the_others_take_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tls, "RENEWAL_INTERVAL", 0)
+    folder = tmp_path / "authority"
+    servers = [Server(Authority(folder)) for _ in range(2)]
+    try:
+        (path,) = folder.glob("server-*.pem")
+        path.unlink()
+        # So short a life is always near its end.
+        Authority(folder, Lifetimes(server=timedelta(minutes=1))).server_certificate(["127.0.0.1"])
+        ending = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+        serials = [serials_of_two_connections(server) for server in servers]
+        assert serials[0] == serials[1]
+        assert ending not in serials[0]
+        assert len(set(serials[0])) == 1
+    finally:
+        for server in servers:
+            server.stop()
+
+
 def test_a_certificate_that_is_good_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tls, "RENEWAL_INTERVAL", 0)
     first, second = serials_of_two_connections(server)
