@@ -27,8 +27,9 @@ class BuildWithStartFile(build_py):
         folder = self.build_lib
         if self.editable_mode:
             folder = self.get_finalized_command("install").install_lib
-        else:
-            # Whoever joins computers installs there what is installed here.
+        elif Path("requirements", LOCK).exists():
+            # Whoever joins computers installs there what is installed here. A release's environment
+            # joins none, and is built from the package's files alone.
             shutil.copy(Path("requirements", LOCK), Path(folder, "slapos_wendelin", LOCK))
         Path(folder, START_FILE).write_text(START_LINE)
 

@@ -17,9 +17,12 @@ def age(since: str | None, now: str) -> str:
     """
     if since is None:
         return ""
-    seconds = max(
-        0, int((datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())
-    )
+    return duration((datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())
+
+
+def duration(time: float) -> str:
+    """Return a time in seconds in one unit, 0 for one that is below."""
+    seconds = max(0, int(time))
     for unit, length in _UNITS:
         if seconds >= 2 * length or length == 1:
             return f"{seconds // length} {unit}"

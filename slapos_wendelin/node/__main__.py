@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the service of a computer: ``python -m slapos_wendelin.node --configuration slapos.cfg``."""
+"""Run the agent of a computer: ``python -m slapos_wendelin.node --configuration slapos.cfg``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slapos_wendelin.node.service import NodeService
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description="The service of a computer.")
+    parser = argparse.ArgumentParser(description="The agent of a computer.")
     parser.add_argument("--configuration", type=Path, required=True, help="its slapos.cfg")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -33,9 +33,13 @@ def main() -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
 
+    failures: list[BaseException] = []
+
     def serve() -> None:
         try:
             service.run()
+        except BaseException as error:
+            failures.append(error)
         finally:
             stop.set()
 
@@ -43,6 +47,10 @@ def main() -> None:
     threading.Thread(target=serve, daemon=True).start()
     stop.wait()
     service.stop()
+    if failures and isinstance(failures[0], WendelinError):
+        sys.exit(f"wendelin: {failures[0]}")
+    if failures:
+        raise failures[0]
 
 
 def _client(configuration: NodeConfiguration) -> MasterClient:

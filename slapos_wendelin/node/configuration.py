@@ -5,10 +5,18 @@
 from __future__ import annotations
 
 import configparser
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slapos_wendelin.errors import MissingRequirementError
+
+#: The pid files that ``slapos node`` uses when the configuration names none.
+PID_FILES = {
+    "software": Path("/opt/slapos/slapgrid-sr.pid"),
+    "instance": Path("/opt/slapos/slapgrid-cp.pid"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,11 @@ class NodeConfiguration:
     computer: str
     master_url: str
     instance_root: Path
+    #: Where slapgrid keeps partitions' certificates, and how many seconds promises get.
+    certificate_repository: Path | None = None
+    promise_time: float = 20.0
+    #: The pid files of ``slapos node software`` and ``slapos node instance``.
+    pid_files: Mapping[str, Path] = field(default_factory=dict)
     #: Files of the computer's certificate, of its key and of the master's authority.
     certificate: Path | None = None
     key: Path | None = None
@@ -28,6 +41,22 @@ class NodeConfiguration:
     def supervisor_socket(self) -> Path:
         """The socket of the supervisord that runs the partitions' programs."""
         return self.instance_root / "sv.sock"
+
+    def pid_file(self, kind: str) -> Path:
+        """Return the pid file of ``slapos node KIND``."""
+        return self.pid_files[kind]
+
+    @property
+    def promise_settings(self) -> dict[str, Any]:
+        """What the runner of promises needs to know."""
+        repository = self.certificate_repository
+        return {
+            "instance_root": str(self.instance_root),
+            "master_url": self.master_url,
+            "computer_id": self.computer,
+            "certificates": None if repository is None else str(repository),
+            "time_limit": self.promise_time,
+        }
 
 
 def read_configuration(path: Path) -> NodeConfiguration:
@@ -41,12 +70,18 @@ def read_configuration(path: Path) -> NodeConfiguration:
             path=path,
             computer=section["computer_id"],
             master_url=section["master_url"],
-            instance_root=Path(section["instance_root"]),
+            instance_root=Path(section["instance_root"]).absolute(),
+            certificate_repository=_path(section, "certificate_repository_path"),
+            promise_time=section.getfloat("promise_timeout", 20.0),
+            pid_files={
+                kind: _path(section, f"pidfile_{kind}") or _path(section, "pidfile") or default
+                for kind, default in PID_FILES.items()
+            },
             certificate=_path(section, "cert_file"),
             key=_path(section, "key_file"),
             authority=_path(section, "master_ca_file"),
         )
-    except (OSError, KeyError, configparser.Error) as error:
+    except (OSError, KeyError, ValueError, configparser.Error) as error:
         raise MissingRequirementError(
             f"{path} is no configuration of a computer: {error}", "make it again: ./wendelin up"
         ) from error

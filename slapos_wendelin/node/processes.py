@@ -8,7 +8,10 @@ here, with a back-off, through the same supervisord.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY, LAST_DELAY = 0.5, 60.0
 #: A program that ran this many seconds was well: its next death counts as the first.
 STEADY_TIME = 60.0
+#: Seconds between two looks while nothing is known to have changed, and while something has.
+LONGEST_PAUSE, SHORT_PAUSE = 10.0, 0.25
 #: Group of the event listener that slapgrid configures beside the partitions.
 WATCHDOG_GROUP = "watchdog"
 
@@ -55,24 +60,68 @@ class ProcessKeeper:
         #: supervisord started it, in whole seconds (too coarse to tell two quick deaths apart).
         self._counted: dict[str, tuple[int, int]] = {}
         self._starts: Counter[str] = Counter()
+        #: How often each program was started again after its death, while this keeper lives.
+        self.restarts: Counter[str] = Counter()
+        #: The processes that ran at the last look, supervisord among them.
+        self._running: set[int] = set()
+        self._has_started = False
+        self._wake, self._waker = os.pipe()
+        for end in (self._wake, self._waker):
+            os.set_blocking(end, False)
 
     def look(self) -> list[str]:
         """Start what should run and may be started; return the names.
 
         Does nothing while supervisord is away (``is_alone``): whoever calls starts it.
         """
-        self.is_alone = False
+        self.is_alone, self._has_started = False, False
         try:
             with getSupervisorRPC(str(self.socket)) as supervisor:
                 programs = supervisor.getAllProcessInfo()
+                self._running = {program["pid"] for program in programs if program["pid"]}
+                self._running.add(supervisor.getPID())
                 due = [name for program in programs if (name := self._due(program))]
                 self._starts.update(due)
-                return [name for name in due if _start(supervisor, name)]
+                self._has_started = bool(due)
+                started = [name for name in due if _start(supervisor, name)]
+                self.restarts.update(name for name in started if name in self._back_off)
+                return started
         except Fault:
             return []
         except OSError:
-            self.is_alone = True
+            self.is_alone, self._running = True, set()
             return []
+
+    def wait(self) -> None:
+        """Return when the next look is worth it: something died, or may be started, or woke this.
+
+        The system tells of deaths, so a computer where all is well costs nothing.
+        """
+        now = self.clock()
+        times = [each.not_before - now for each in self._back_off.values()]
+        pause = min([LONGEST_PAUSE, *(each for each in times if each > 0)])
+        with contextlib.ExitStack() as files:
+            poll = select.poll()
+            poll.register(self._wake, select.POLLIN)
+            for pid in self._running:
+                try:
+                    descriptor = os.pidfd_open(pid)
+                except OSError:
+                    # It is gone already, or the system cannot tell.
+                    pause = min(pause, SHORT_PAUSE)
+                    continue
+                files.callback(os.close, descriptor)
+                poll.register(descriptor, select.POLLIN)
+            if self._has_started or not self._running:
+                pause = min(pause, SHORT_PAUSE)
+            poll.poll(1000 * pause + 1)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+
+    def wake(self) -> None:
+        """Let wait() return."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waker, b"!")
 
     def _due(self, program: dict[str, Any]) -> str | None:
         """Return the program's full name when it should be started at once."""

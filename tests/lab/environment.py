@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,7 +128,7 @@ class Environment:
     def look(self, computer: str, *partitions: str) -> int:
         """Let slapgrid look at partitions of a computer, all when none is named.
 
-        The node service does so too, but only once a minute while all is well.
+        The node's service runs promises too, each as often as that wants.
         """
         only = ["--only-cp", ",".join(partitions)] if partitions else []
         configuration = str(self.home.computer_configuration(computer))
@@ -176,15 +176,28 @@ class Environment:
 
     @contextlib.contextmanager
     def unattended(self, *computers: str) -> Iterator[None]:
-        """Keep the services of computers from starting what dies."""
-        services = [self.service(computer) for computer in computers]
-        for service in services:
-            service.suspend()
+        """Keep the services of computers from starting what dies; none of them is at work."""
+        suspended: list[psutil.Process] = []
         try:
+            for computer in computers:
+                ask = partial(self._suspend, computer)
+                suspended += wait_for(ask, f"{computer} is idle")
             yield
         finally:
-            for service in services:
-                service.resume()
+            for process in suspended:
+                _signal(process, signal.SIGCONT)
+
+    def _suspend(self, computer: str) -> list[psutil.Process]:
+        """Suspend a service that works on nothing, with its helpers; return what is suspended."""
+        service = self.service(computer)
+        service.suspend()
+        processes = [service, *service.children(recursive=True)]
+        if (self.home.computer(computer) / "instance.pid").exists():
+            service.resume()
+            return []
+        for process in processes:
+            _signal(process, signal.SIGSTOP)
+        return processes
 
     def processes_of(self, computer: str) -> list[psutil.Process]:
         """Return all processes of a computer, those first that would start others again."""

@@ -56,7 +56,7 @@ def killed(environment: Environment) -> Iterator[tuple[Found, dict[str, str], Fo
         errors = {node: cluster.error(node) for node, _ in RED}
     yield red, errors, cluster.look_until(*RED, is_red=False)
     cluster.wait_until_well()
-    assert not any(cluster.error(node) for node, _ in RED)
+    wait_for(lambda: not any(cluster.error(node) for node, _ in RED), "the master is told")
 
 
 @pytest.mark.parametrize(("node", "promise"), RED)
@@ -86,7 +86,7 @@ def test_port_is_missed_when_a_program_hangs_before_it_listens(cluster: Cluster)
     try:
         cluster.look_until((node, "neo-storage-listens"), is_red=True)
         assert not cluster.outcomes(node)["neo-storage-runs"].is_red
-        assert cluster.error(node)
+        wait_for(lambda: cluster.error(node), "the master is told")
     finally:
         hanging.resume()
     cluster.look_until((node, "neo-storage-listens"), is_red=False)
@@ -129,7 +129,7 @@ def test_storage_without_cells_in_the_partition_table_is_red(
         drop(environment, cluster, node, name)
         found = cluster.look_until((node, promise), is_red=True)
         assert "has no cell in the partition table" in found[node, promise].message
-        assert cluster.error(node)
+        wait_for(lambda: cluster.error(node), "the master is told")
     finally:
         keeper.resume()
     cluster.look_until((node, promise), is_red=False)
@@ -144,7 +144,7 @@ def test_cluster_that_is_not_running_is_red(environment: Environment, cluster: C
         wait_for(lambda: cluster.state()["cluster"] != "RUNNING", "NEO sees that it lacks data")
         found = cluster.look_until(promise, is_red=True)
         assert "not RUNNING" in found[promise].message
-        assert "not RUNNING" in cluster.error("neo-admin")
+        wait_for(lambda: "not RUNNING" in cluster.error("neo-admin"), "the master is told")
     cluster.look_until(promise, is_red=False)
 
 
@@ -160,7 +160,7 @@ def test_taken_port_of_a_partition_is_named_and_the_program_starts_once_it_is_fr
     try:
         found = cluster.look_until((node, promise), is_red=True)
         assert f"cannot listen at {host}:{port}: Address" in found[node, promise].message
-        assert cluster.error(node)
+        wait_for(lambda: cluster.error(node), "the master is told")
     finally:
         other.__exit__(None, None, None)
     cluster.look_until((node, promise), is_red=False)

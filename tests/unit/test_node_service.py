@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A computer's service keeps programs running and slapgrid's passes in step with the work."""
+"""A computer's service keeps programs running."""
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,6 @@ from slapos.grid.svcbackend import getSupervisorRPC
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node.configuration import read_configuration
 from slapos_wendelin.node.processes import FIRST_DELAY, LAST_DELAY, BackOff, ProcessKeeper
-from slapos_wendelin.node.service import FIRST_RETRY, IDLE_INTERVAL, Schedule
 
 SUPERVISORD = """
 [supervisord]
@@ -95,6 +95,29 @@ def test_a_program_that_fails_at_once_is_tried_more_and_more_rarely(supervised):
     assert 2 <= starts <= 4
 
 
+def test_a_death_is_noticed_at_once_and_counted(supervised):
+    keeper = ProcessKeeper(supervised)
+    keeper.look()
+    wait_for(lambda: state_of(supervised, "works")["statename"] == "RUNNING")
+    keeper.look()
+    pid = state_of(supervised, "works")["pid"]
+    killer = threading.Timer(0.3, subprocess.run, (["kill", "-9", str(pid)],), {"check": True})
+    killer.start()
+    begin = time.monotonic()
+    while keeper.restarts["works:works"] == 0:
+        assert time.monotonic() - begin < 20
+        keeper.wait()
+        keeper.look()
+    assert state_of(supervised, "works")["pid"] != pid
+
+
+def test_who_waits_for_a_death_can_be_woken(supervised):
+    keeper = ProcessKeeper(supervised)
+    keeper.wake()
+    keeper.wait()
+    keeper.look()
+
+
 def test_nothing_happens_while_supervisord_is_away(tmp_path):
     assert ProcessKeeper(tmp_path / "none.sock").look() == []
 
@@ -109,28 +132,6 @@ def test_the_delay_doubles_up_to_a_limit_and_is_short_again_after_a_steady_run()
     assert delays[-1] == LAST_DELAY
     back_off.died(now=100.0, ran_for=3600.0)
     assert back_off.not_before - 100.0 == FIRST_DELAY
-
-
-def test_a_pass_that_found_all_well_is_followed_by_a_long_pause():
-    schedule = Schedule()
-    schedule.passed(1000.0, well=True, worked=False)
-    assert schedule.next_pass == 1000.0 + IDLE_INTERVAL
-
-
-def test_after_work_the_promises_are_looked_at_soon():
-    schedule = Schedule()
-    schedule.passed(1000.0, well=True, worked=True)
-    assert schedule.next_pass == 1000.0 + FIRST_RETRY
-
-
-def test_what_stays_red_is_retried_more_and_more_rarely():
-    schedule = Schedule()
-    pauses = []
-    for _ in range(10):
-        schedule.passed(0.0, well=False, worked=False)
-        pauses.append(schedule.next_pass)
-    assert pauses[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
-    assert pauses[-1] == IDLE_INTERVAL
 
 
 def test_a_file_that_is_no_configuration_is_named(tmp_path):
