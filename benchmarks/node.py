@@ -49,6 +49,9 @@ SIZES, IDLE_SIZES = (1, 10, 50), (10, 50)
 #: How often cron starts slapgrid on a computer, in seconds.
 CRON_INTERVAL = 60.0
 
+#: The CPU seconds in two seconds below which the agent has started.
+STEADY = 0.05
+
 #: How long anything may take, in seconds.
 PATIENCE = 600.0
 
@@ -259,6 +262,11 @@ class Computer:
         options = ("--configuration", str(self.configuration))
         self.agent = self._start("slapos_wendelin.node", *options)
         self.wait(self._is_idle, "the agent is idle")
+        before = 0.0
+        # Its helpers import what they need meanwhile.
+        while (used := self.agent_seconds()) - before > STEADY:
+            before = used
+            time.sleep(2)
 
     def _is_idle(self) -> bool:
         """Return whether the agent has read what the master wants, and has done it."""

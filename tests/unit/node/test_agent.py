@@ -38,7 +38,7 @@ def test_an_instance_is_started_published_and_its_promises_are_kept(shared: Comp
     assert shared.promise("first", "service-runs")["message"] == f"service runs as process {pid}"
     assert not shared.promise("first", "no-fault")["failed"]
     assert "service runs" in (folder / ".slapgrid/promise/log/service-runs.log").read_text()
-    assert (folder / ".timestamp").exists()
+    wait_for((folder / ".timestamp").exists, "the processing has ended")
     # Our extension does to a forked buildout what it does to any other.
     assert (folder / "typed").read_text().split() == ["!py!{'a':", "[1]}", "1"]
 
@@ -55,6 +55,7 @@ def test_what_is_unchanged_is_not_processed_again(shared: Computer) -> None:
     shared.request("unchanged")
     shared.wait_until_well("unchanged")
     mark = shared.partition("unchanged") / ".timestamp"
+    wait_for(mark.exists, "its processing has ended")
     before = mark.stat().st_mtime_ns
     shared.request("another")
     shared.wait_until_well("another")

@@ -84,6 +84,7 @@ def test_a_change_during_the_work_is_not_reported_as_done_before_it_is(slow: Com
     slow.wait_until_well("changes")
     mark = slow.partition("changes") / ".timestamp"
     number = slow.client.wait_due("paris")["instances"][0]["number"]
+    wait_for(mark.exists, "the processing has ended")
     assert mark.read_text().replace(".", "") == str(number)
 
 
