@@ -186,12 +186,4 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run one command."""
-    return outcome(
-        parser().parse_args(),
-        "Interrupted. What was started goes on in the background:\n"
-        "  ./wendelin up continues, ./wendelin down stops it.",
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return outcome(parser().parse_args())

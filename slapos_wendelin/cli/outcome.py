@@ -9,8 +9,22 @@ import sys
 
 from slapos_wendelin.errors import WendelinError
 
+#: Exit status of a command that a user ends with Ctrl-C.
+INTERRUPTED = 130
 
-def outcome(options: argparse.Namespace, interrupted: str) -> int:
+#: What goes on when a command of the environment is interrupted.
+GOES_ON = (
+    "Interrupted. What was started goes on in the background:\n"
+    "  ./wendelin up continues, ./wendelin down stops it."
+)
+
+
+def tell_interruption(text: str = GOES_ON) -> None:
+    """Say that the user has interrupted the command."""
+    print(f"\n{text}", file=sys.stderr)
+
+
+def outcome(options: argparse.Namespace, interrupted: str = GOES_ON) -> int:
     """Run the chosen command; an error of ours is one line and a remedy.
 
     :param options: has the command as ``function``.
@@ -24,6 +38,6 @@ def outcome(options: argparse.Namespace, interrupted: str) -> int:
             print(f"  remedy: {error.remedy}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
-        return 130
+        tell_interruption(interrupted)
+        return INTERRUPTED
     return status

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pip._internal.models.index import PyPI
+
 from slapos_wendelin.onhost.record import RECORD
 from slapos_wendelin.remote.errors import HostError
 from slapos_wendelin.remote.ssh import Connection
@@ -60,7 +62,7 @@ def index():
         except configparser.Error:
             continue
         named = named or parser.get("global", "index-url", fallback=None)
-    return named or ""
+    return named or sys.argv[2]
 def own_address(url):
     parts = urlsplit(url)
     try:
@@ -70,7 +72,7 @@ def own_address(url):
     except OSError:
         return None
 master = sys.argv[1]
-url = index()
+url = index() if len(sys.argv) > 2 else ""
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "venv": all(importlib.util.find_spec(each) for each in ("venv", "ensurepip")),
@@ -78,7 +80,7 @@ print(json.dumps({
     "machine": platform.machine(),
     "glibc": platform.libc_ver()[1],
     "master": reach(master, "/v1/health") if master else {},
-    "index": reach(url, urlsplit(url).path.rstrip("/") + "/pip/") if len(sys.argv) > 2 else {},
+    "index": reach(url, urlsplit(url).path.rstrip("/") + "/pip/") if url else {},
     "address": own_address(master) if master else None,
     "hostname": socket.gethostname(),
 }))
@@ -195,7 +197,7 @@ def script_for(*, prefix: str, data: str, master_url: str, ask_index: bool) -> s
         "pythons": " ".join(_PYTHONS),
         "program": _PYTHON,
         "master": master_url,
-        "index": "index" if ask_index else "",
+        "index": PyPI.simple_url if ask_index else "",
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join([*lines, _SCRIPT])
