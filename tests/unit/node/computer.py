@@ -25,7 +25,8 @@ from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import exclusion, state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE = 60.0  # seconds
+#: Seconds; what a killed agent left may wait for the pass that comes each minute.
+PATIENCE = 200.0
 
 SOFTWARE = """\
 [buildout]
