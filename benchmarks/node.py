@@ -435,9 +435,8 @@ def show(result: dict[str, Any]) -> None:
         print(line)
     start = medians[AGENT]["start of the agent"]["cpu"]
     memory = max(values.get("memory", 0.0) for values in medians[AGENT].values())
-    print(
-        f"\nThe start of the agent takes {start:.1f} CPU seconds once; it holds {memory:.0f} MiB."
-    )
+    print(f"\nThe start of the agent takes {start:.1f} CPU seconds, once.", end=" ")
+    print(f"It holds {memory:.0f} MiB." if memory else "")
 
 
 def interrupt(*_: object) -> NoReturn:
