@@ -25,7 +25,7 @@ from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import exclusion, state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-#: Seconds; what a killed agent left may wait for the pass that comes each minute.
+#: Seconds; generous, as what failed once waits up to a minute before it is tried again.
 PATIENCE = 200.0
 
 SOFTWARE = """\
