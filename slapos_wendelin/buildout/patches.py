@@ -9,6 +9,7 @@ sections. Nothing is changed on disk.
 import copy
 import functools
 import importlib.metadata
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zc.buildout import download, easy_install
 from slapos_wendelin.buildout import values
 from slapos_wendelin.buildout.base_location import OPTION
 from slapos_wendelin.buildout.errors import ProfileError
+from slapos_wendelin.files import write_atomically
 
 SUPPORTED_MAJOR = 6
 
@@ -39,6 +41,7 @@ def apply() -> None:
     """Change buildout, once in a process."""
     type_options()
     save_typed_options()
+    keep_installed_whole()
     sign_recipes_by_version()
     explain_checksums()
     stay_offline()
@@ -116,6 +119,35 @@ def save_typed_options() -> None:
 
     module._save_option = save_option  # noqa: SLF001
     module.Buildout.__setitem__ = setitem
+
+
+def keep_installed_whole() -> None:
+    """Let a crash leave the old or the new ``.installed.cfg``: half of one stops each later run."""
+
+    def write(buildout: Any, text: str) -> None:
+        write_atomically(Path(buildout["buildout"]["installed"]), text)
+
+    def save(buildout: Any, installed: Any) -> None:
+        if not buildout["buildout"]["installed"]:
+            return
+        sections = []
+        for name in ("buildout", *installed["buildout"]["parts"].split()):
+            section = io.StringIO()
+            stock._save_options(name, installed[name], section)  # noqa: SLF001
+            sections.append(section.getvalue())
+        write(buildout, "\n".join(sections))
+
+    def update(buildout: Any, **options: Any) -> None:
+        text = io.StringIO()
+        text.write(Path(buildout["buildout"]["installed"]).read_text())
+        text.write("\n[buildout]\n")
+        for option, value in options.items():
+            stock._save_option(option, value, text)  # noqa: SLF001
+        write(buildout, text.getvalue())
+
+    buildout_class: Any = stock.Buildout
+    buildout_class._save_installed_options = save  # noqa: SLF001
+    buildout_class._update_installed = update  # noqa: SLF001
 
 
 def sign_recipes_by_version() -> None:

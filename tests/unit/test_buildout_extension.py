@@ -4,10 +4,13 @@
 
 import importlib.metadata
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from buildout_runs import BASE, buildout, serve, write
+from buildout_runs import BASE, buildout, environment, serve, write
 from zc.buildout import buildout as stock
 from zc.buildout import easy_install
 
@@ -49,6 +52,41 @@ def test_a_reference_that_stands_alone_keeps_the_type(tmp_path):
     profile(tmp_path, text)
     buildout(tmp_path)
     assert rendered(tmp_path) == list(literals.values())
+
+
+#: A buildout that is killed while it writes how its parts were installed.
+KILLED = """
+import os, signal
+from zc.buildout import buildout
+from slapos_wendelin.buildout import patches
+
+patches.apply()
+save_option = buildout._save_option
+
+def save_one_and_die(*arguments):
+    save_option(*arguments)
+    arguments[-1].flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+buildout._save_option = save_one_and_die
+buildout.main([])
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_run_that_is_killed_while_it_notes_what_it_installed_is_made_good_by_the_next(
+    tmp_path, is_first
+):
+    if not is_first:
+        profile(tmp_path, TEMPLATE + "value = before\n")
+        buildout(tmp_path)
+    profile(tmp_path, TEMPLATE + "value = after\n")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, env=environment(tmp_path), check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    buildout(tmp_path)
+    assert rendered(tmp_path) == "after"
 
 
 def test_a_number_may_stand_within_a_text(tmp_path):

@@ -25,8 +25,7 @@ from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import exclusion, state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-#: Seconds; generous, as what failed once waits up to a minute before it is tried again.
-PATIENCE = 200.0
+PATIENCE = 60.0  # seconds
 
 SOFTWARE = """\
 [buildout]
