@@ -168,45 +168,15 @@ class Wheelhouse:
         lock = self._work / "lock.txt"
         write_atomically(lock, self._lock)
         # Setuptools and wheel of the toolkit build what is there as source only.
-        _pip(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "wheel",
-                "--no-build-isolation",
-                "--no-deps",
-                "--require-hashes",
-                "--wheel-dir",
-                str(own),
-                "-r",
-                str(lock),
-            ]
-        )
+        _pip([sys.executable, *_BUILD, "--wheel-dir", str(own), "-r", str(lock)])
         if own is folder:
             return
         built = [path for path in own.glob("*.whl") if not self._is_locked(path)]
         write_atomically(lock, without(self._lock, {_name(path) for path in built}))
         version = f"{target.python[0]}.{target.python[1]}"
-        platforms = [f"--platform={tag}" for tag in target.tags()]
-        platforms += ["--dest", str(folder), "-r", str(lock)]
-        _pip(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--only-binary=:all:",
-                "--no-deps",
-                "--require-hashes",
-                f"--python-version={version}",
-                *platforms,
-                "--dest",
-                str(folder),
-                "-r",
-                str(lock),
-            ]
-        )
+        options = [f"--python-version={version}"]
+        options += [f"--platform={tag}" for tag in target.tags()]
+        _pip([sys.executable, *_DOWNLOAD, *options, "--dest", str(folder), "-r", str(lock)])
         for path in built:
             if path.name.endswith("-none-any.whl"):
                 shutil.copy(path, folder)
@@ -235,21 +205,7 @@ class Wheelhouse:
             install = [find_uv_bin(), "pip", "install", "--python", str(python)]
             _pip([*install, "--require-hashes", "-r", str(lock)])
             lock.write_text(only(self._lock, {name}))
-            _pip(
-                [
-                    str(python),
-                    "-m",
-                    "pip",
-                    "wheel",
-                    "--no-build-isolation",
-                    "--no-deps",
-                    "--require-hashes",
-                    "--wheel-dir",
-                    str(folder),
-                    "-r",
-                    str(lock),
-                ]
-            )
+            _pip([str(python), *_BUILD, "--wheel-dir", str(folder), "-r", str(lock)])
 
     def _is_locked(self, path: Path) -> bool:
         """Say whether a wheel came from the index, with a hash that the lock has."""
