@@ -14,9 +14,7 @@ from collections.abc import Sequence
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import handing_over, logs, readiness, running
-from slapos_wendelin.master.authority import Authority
-from slapos_wendelin.master.options import add_options, split_listen
-from slapos_wendelin.master.server import MasterServer
+from slapos_wendelin.master.options import add_options
 
 _log = logging.getLogger("slapos_wendelin.master")
 
@@ -41,16 +39,7 @@ def run(options: argparse.Namespace) -> int:
     :raises WendelinError: when it cannot start.
     """
     logs.configure(options.log_level, options.log_format)
-    host, port = split_listen(options.listen)
-    server = MasterServer(
-        options.database,
-        host,
-        port,
-        authority=Authority(options.authority) if options.authority else None,
-        names=options.name,
-        plain=options.plain,
-        lost_after=options.lost_after,
-    )
+    server = running.make_server(options)
     if options.processes > 1:
         handing_over.become_supervisor(server, options)
 

@@ -1,19 +1,44 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a server in the foreground."""
+"""Makes a server and runs it in the foreground."""
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable
 
 from slapos_wendelin.master import readiness
+from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.options import split_listen
 from slapos_wendelin.master.server import MasterServer
 
 _log = logging.getLogger("slapos_wendelin.master")
+
+
+def make_server(
+    options: argparse.Namespace, listening: socket.socket | None = None
+) -> MasterServer:
+    """Make the server that the options of a master describe.
+
+    :param listening: the socket to answer on; None to bind the one that the options name.
+    :raises WendelinError: as `MasterServer`.
+    """
+    host, port = split_listen(options.listen)
+    return MasterServer(
+        options.database,
+        host,
+        port,
+        authority=Authority(options.authority) if options.authority else None,
+        names=options.name,
+        plain=options.plain,
+        lost_after=options.lost_after,
+        listening=listening,
+    )
 
 
 def run(server: MasterServer, tell_ready: Callable[[], None]) -> int:

@@ -17,9 +17,7 @@ from functools import partial
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.master import callers, logs, running
-from slapos_wendelin.master.authority import Authority
-from slapos_wendelin.master.options import add_options, split_listen
-from slapos_wendelin.master.server import MasterServer
+from slapos_wendelin.master.options import add_options
 from slapos_wendelin.master.siblings import Siblings
 from slapos_wendelin.master.supervisor import METRICS_VARIABLE, READY
 
@@ -57,17 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, line: socket.socket) -> int:
     """Run the server on the socket that is there."""
-    host, port = split_listen(options.listen)
-    server = MasterServer(
-        options.database,
-        host,
-        port,
-        authority=Authority(options.authority) if options.authority else None,
-        names=options.name,
-        plain=options.plain,
-        lost_after=options.lost_after,
-        listening=socket.socket(fileno=options.socket),
-    )
+    server = running.make_server(options, socket.socket(fileno=options.socket))
     siblings = Siblings(options.inbox, options.outbox)
     siblings.hear("contact", server.presence.hear)
     siblings.hear("callers", callers.forget)
