@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
+from slapos_wendelin.cli.labels import add_label_option, labels_of
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 
@@ -53,13 +54,7 @@ class ComputerTokenCommand(AccessCommand):
         )
         for name in _PLACE:
             parser.add_argument(f"--{name}", metavar="NAME", help=f"its {name}")
-        parser.add_argument(
-            "--label",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="a label of the computer, such as storage_type=ssd (may be repeated)",
-        )
+        add_label_option(parser)
         parser.add_argument(
             "--replace",
             action="store_true",
@@ -74,7 +69,7 @@ class ComputerTokenCommand(AccessCommand):
             name: getattr(args, name) for name in _PLACE if getattr(args, name) is not None
         }
         if args.label:
-            values["labels"] = dict(_pair(each) for each in args.label)
+            values["labels"] = labels_of(args.label)
         answer = master.make_token(
             "computer", args.computer, lifetime=args.lifetime, replace=args.replace, **values
         )
@@ -203,14 +198,6 @@ def _add_lifetime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lifetime", type=duration, help="how long it is good for, such as 90m (default: 1h)"
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    """Return a label's key and value."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ParameterError(f"{text!r} is no label", "write KEY=VALUE")
-    return key, value
 
 
 def _print_token(answer: Document, command: str, *, as_json: bool) -> int:

@@ -15,9 +15,6 @@ from slapos_wendelin.cli.connection import client_settings, connect
 from slapos_wendelin.errors import MissingRequirementError, ParameterError
 from slapos_wendelin.master.client import MasterClient
 
-#: Exit status of a command that a user ends with Ctrl-C.
-INTERRUPTED = 130
-
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints end with status 1: 2 has a meaning of its own here.

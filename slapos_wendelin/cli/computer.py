@@ -15,6 +15,7 @@ from rich.text import Text
 
 from slapos_wendelin.cli.ages import gibibytes
 from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
+from slapos_wendelin.cli.labels import add_label_option, labels_of
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import Document, MasterClient
 
@@ -84,13 +85,7 @@ class SetCommand(ComputerCommand):
             metavar=("LATITUDE", "LONGITUDE"),
             help="where it is, in degrees",
         )
-        parser.add_argument(
-            "--label",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="a label, such as storage_type=ssd (may be repeated)",
-        )
+        add_label_option(parser)
         parser.add_argument(
             "--remove-label",
             action="append",
@@ -167,11 +162,7 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         latitude, longitude = args.coordinates
         values["coordinates"] = {"latitude": latitude, "longitude": longitude}
     changes: dict[str, str | None] = dict.fromkeys(args.remove_label)
-    for pair in args.label:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise ParameterError(f"--label is {pair!r}", "write NAME=VALUE")
-        changes[name] = value
+    changes |= labels_of(args.label)
     if changes:
         values["label_changes"] = changes
     return values

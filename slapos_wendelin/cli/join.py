@@ -20,9 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from slapos_wendelin import tokens
-from slapos_wendelin.cli.client_command import INTERRUPTED, JsonCommand, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
+from slapos_wendelin.cli.labels import add_label_option, labels_of
+from slapos_wendelin.cli.outcome import INTERRUPTED
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.remote.fleet import PARALLEL, Names, for_all
@@ -148,13 +150,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="an address for each partition, such as 10.0.1.16/28 (default: the host's own)",
     )
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a label of the computer, such as storage_type=ssd (may be repeated)",
-    )
+    add_label_option(parser)
 
 
 def add_join_options(parser: argparse.ArgumentParser) -> None:
@@ -250,12 +246,6 @@ def target_of(args: argparse.Namespace, host: str) -> Target:
     check_addresses(args.addresses, args.partitions, "--addresses")
     if args.partitions is not None and args.partitions < 1:
         raise ParameterError(f"--partitions is {args.partitions}", "give a number from 1")
-    labels = {}
-    for pair in args.label:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ParameterError(f"--label is {pair!r}", "write KEY=VALUE")
-        labels[key] = value
     return Target(
         address=parse_address(host, "the host"),
         name=args.name,
@@ -264,7 +254,7 @@ def target_of(args: argparse.Namespace, host: str) -> Target:
         region=args.region,
         provider=args.provider,
         network=args.network,
-        labels=labels,
+        labels=labels_of(args.label),
         partitions=args.partitions,
         addresses=args.addresses,
     )

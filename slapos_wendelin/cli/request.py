@@ -8,7 +8,8 @@ import argparse
 import sys
 
 from slapos_wendelin.cli.asking import Asked, add_options, ask, current_instance
-from slapos_wendelin.cli.client_command import INTERRUPTED, JsonCommand, print_json
+from slapos_wendelin.cli.client_command import JsonCommand, print_json
+from slapos_wendelin.cli.outcome import INTERRUPTED
 from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.cli.planning import plan_status
 from slapos_wendelin.cli.showing import wait
