@@ -6,21 +6,24 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str, *, secret: bool = False) -> None:
+def write_atomically(path: Path, text: str, *, secret: bool = False, durable: bool = True) -> None:
     """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
 
-    What was written is there to stay when this returns.
-
     :param secret: let only the owner read it.
+    :param durable: let what was written be there to stay when this returns; False for what tells of
+        the present only, of which a crash of the machine may leave the old content.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     with os.fdopen(os.open(temporary, flags, 0o600 if secret else 0o666), "w") as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
     temporary.replace(path)
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.node.work import Partition, Phase, Work
 
 Document = dict[str, Any]
@@ -38,11 +38,7 @@ def read_state(instance_root: Path) -> Document | None:
 def write_state(instance_root: Path, state: Document) -> None:
     """Replace what is told."""
     path = folder_of(instance_root) / FILE
-    temporary = path.with_suffix(".new")
-    # It tells of the present: after a crash of the machine an older one does as well.
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        json.dump(state, stream)
-    temporary.replace(path)
+    write_atomically(path, json.dumps(state), secret=True, durable=False)
 
 
 def describe(work: Work, now: float, held: str) -> Document:
