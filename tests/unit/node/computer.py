@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,18 @@ class Computer:
         wait_for(lambda: not (self.instances / "sv.sock").exists(), "supervisord is gone")
         self.client.close()
         self.master.kill()
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, **options: Any) -> Iterator[Computer]:
+        """Give a computer with a running agent, for which the release is built."""
+        made = cls(folder, **options)
+        try:
+            made.supply()
+            made.start()
+            yield made
+        finally:
+            made.close()
 
     @property
     def log(self) -> str:

@@ -36,10 +36,6 @@ def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """A computer of all tests of a module, with a running agent and the release built."""
-    made = Computer(tmp_path_factory.mktemp("c"), partitions=20, promise_time=3.0)
-    try:
-        made.supply()
-        made.start()
+    folder = tmp_path_factory.mktemp("c")
+    with Computer.running(folder, partitions=20, promise_time=3.0) as made:
         yield made
-    finally:
-        made.close()

@@ -54,13 +54,10 @@ def rooted() -> Iterator[Computer]:
     """A computer of root's, whose partitions have users of their own."""
     folder = Path(tempfile.mkdtemp(prefix="rooted-"))
     folder.chmod(0o755)
-    made = Computer(folder, partitions=3, users=USERS)
     try:
-        made.supply()
-        made.start()
-        yield made
+        with Computer.running(folder, partitions=3, users=USERS) as made:
+            yield made
     finally:
-        made.close()
         shutil.rmtree(folder)
 
 
