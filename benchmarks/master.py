@@ -28,11 +28,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlencode
 
 import psutil
 import slapos.slap
+from rounds import interrupt, medians
 from slapos.util import dumps
 
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
@@ -403,28 +404,22 @@ def placement(*options: str) -> str:
 
 def summary(figures: dict[str, dict[str, list[dict[str, float]]]], kind: str) -> dict[str, Any]:
     """Return medians and ratios with the rounds."""
-    medians = {
-        name: {
-            what: {key: statistics.median(each[key] for each in values) for key in values[0]}
-            for what, values in measured.items()
-        }
-        for name, measured in figures.items()
-    }
+    middle = medians(figures)
     return {
         "client": kind,
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "processors": os.cpu_count(),
-        "medians": medians,
+        "medians": middle,
         "ratios": {
             name: {
                 what: {
-                    key: values[key] / medians[PEER][what][key]
+                    key: values[key] / middle[PEER][what][key]
                     for key in values.keys() & {"recorded_rate", "unchanged", "mebibytes"}
                 }
                 for what, values in measured.items()
             }
-            for name, measured in medians.items()
+            for name, measured in middle.items()
             if name != PEER
         },
         "rounds": figures,
@@ -483,11 +478,6 @@ def show_requests(medians: dict[str, Any], ratios: dict[str, Any]) -> None:
 def print_row(*cells: str) -> None:
     """Print a row of a table."""
     print(f"| {' | '.join(cells)} |")
-
-
-def interrupt(*_: object) -> NoReturn:
-    """End as by Ctrl-C, so that servers and folder go."""
-    raise KeyboardInterrupt
 
 
 def main() -> int:

@@ -18,17 +18,17 @@ import platform
 import resource
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 import slapos.slap
+from rounds import interrupt, medians
 from slapos.grid.svcbackend import getSupervisorRPC
 from slapos.util import dumps
 
@@ -396,21 +396,15 @@ def benchmark(folder: Path, rounds: int, sizes: tuple[int, ...]) -> dict[str, An
 
 def summary(figures: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, Any]:
     """Return medians and ratios with the rounds."""
-    medians = {
-        name: {
-            what: {key: statistics.median(each[key] for each in values) for key in values[0]}
-            for what, values in measured.items()
-        }
-        for name, measured in figures.items()
-    }
+    middle = medians(figures)
     return {
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "processors": os.cpu_count(),
-        "medians": medians,
+        "medians": middle,
         "ratios": {
-            what: {key: value / medians[AGENT][what][key] for key, value in peer.items()}
-            for what, peer in medians[PEER].items()
+            what: {key: value / middle[AGENT][what][key] for key, value in peer.items()}
+            for what, peer in middle[PEER].items()
         },
         "rounds": figures,
     }
@@ -437,11 +431,6 @@ def show(result: dict[str, Any]) -> None:
     memory = max(values.get("memory", 0.0) for values in medians[AGENT].values())
     print(f"\nThe start of the agent takes {start:.1f} CPU seconds, once.", end=" ")
     print(f"It holds {memory:.0f} MiB." if memory else "")
-
-
-def interrupt(*_: object) -> NoReturn:
-    """End as by Ctrl-C, so that everything that was started ends too."""
-    raise KeyboardInterrupt
 
 
 def main() -> int:

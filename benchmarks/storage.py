@@ -23,10 +23,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
+from rounds import interrupt
 
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
 from slapos_wendelin.neo import client, memory
@@ -283,11 +284,6 @@ def show(result: dict[str, Any]) -> None:
             cell = f"{medians[measure]:.0f}" if measure in medians else "-"
             cells.append(cell if ratio is None else f"{cell} ({ratio:.2f})")
         print(f"| {name} | " + " | ".join(cells) + " |")
-
-
-def interrupt(*_: object) -> NoReturn:
-    """End as by Ctrl-C, so that servers and folder go."""
-    raise KeyboardInterrupt
 
 
 def main() -> int:
