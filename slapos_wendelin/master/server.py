@@ -100,7 +100,6 @@ class MasterServer:
         except OSError as error:
             self._database.close()
             raise _listen_error(host, port, error) from error
-        _warm(self._context)
 
     @property
     def presence(self) -> Presence:
@@ -126,6 +125,7 @@ class MasterServer:
 
     def serve(self) -> None:
         """Answer requests until `stop` is called."""
+        _warm(self._context)
         self._server.serve()
 
     def stop(self) -> None:
