@@ -189,7 +189,9 @@ class Host(Place):
     def unplug(self) -> None:
         """Take the network device away; it may be gone already."""
         delete = self.lab.master.run("ip", "link", "delete", self.device, check=False)
-        if delete.returncode and "Cannot find device" not in delete.stderr:
+        # The device of a host that has just ended goes while ip looks for it, or a moment later.
+        gone = "Cannot find device" in delete.stderr or "No such device" in delete.stderr
+        if delete.returncode and not gone:
             raise CommandError(f"{self.name} keeps its network: {delete.stderr.strip()}")
 
     def power_off(self) -> None:
