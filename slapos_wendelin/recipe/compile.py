@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos.recipe import cmmi
+from zc.buildout import UserError
 from zc.buildout.download import Download
 
 from slapos_wendelin.buildout.errors import ProfileError
@@ -99,18 +100,20 @@ class Recipe(cmmi.Recipe):
         """The file of all that a failed build said."""
         return self.part.location.with_name(f"{self.part.location.name}.log")
 
-    def install(self, *_: Any) -> list[str]:
+    def install(self, update: bool = False) -> list[str]:  # noqa: ARG002
         """Compile the program unless it is there."""
         self.part.build(self._make)
         return self.part.installed()
 
-    update = install
+    def update(self) -> None:
+        """Compile the program if it is gone."""
+        self.part.build(self._make)
 
     def run(self, cmd: str) -> None:
         """Run a shell command of slapos.recipe.cmmi."""
         lines: list[str] = []
         progress = _Progress(self.log)
-        with self.output.open("a") as log:
+        with self.output.open("a", buffering=1) as log:
             log.write(f"$ {cmd}\n")
             process = subprocess.Popen(
                 ["/bin/sh", "-e", "-c", cmd],
@@ -168,11 +171,11 @@ class Recipe(cmmi.Recipe):
         self.log.info("fetching %s", self.url)
         try:
             found, is_temporary = Download(self.section, hash_name=True)(self.url)
-        except OSError as error:
+        except (OSError, UserError) as error:
             raise ProfileError(
                 f"cannot fetch {self.url}: {error}",
-                "connect this machine, or fill a mirror where there is a network (./wendelin mirror "
-                "FOLDER), then ./wendelin build --from FOLDER PROFILE here",
+                "connect this machine, or fill a mirror where there is a network "
+                "(./wendelin mirror FOLDER), then ./wendelin build --from FOLDER PROFILE here",
             ) from error
         path = Path(found)
         with path.open("rb") as stream:
@@ -189,7 +192,12 @@ class Recipe(cmmi.Recipe):
             + "; find out why it differs, or correct the profile",
         )
 
-    def generate_build_environment_script(self, *_: Any) -> None:
+    def generate_build_environment_script(
+        self,
+        configure_cmd: str,
+        make_cmd: str,
+        install_cmd: str,
+    ) -> None:
         """Write none: the folder that it would be in is removed."""
 
     def _failure(self, lines: list[str]) -> ProfileError:

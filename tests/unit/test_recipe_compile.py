@@ -77,7 +77,7 @@ def built(folder):
 
 
 def said(folder):
-    return subprocess.run([built(folder) / "bin" / "tiny"], capture_output=True, text=True).stdout
+    return subprocess.check_output([built(folder) / "bin" / "tiny"], text=True)
 
 
 def parts(folder):
