@@ -16,7 +16,12 @@ from zc.buildout import UserError
 from zc.buildout.download import Download
 
 from slapos_wendelin.buildout.errors import ProfileError
-from slapos_wendelin.recipe.build_platform import build_platform
+from slapos_wendelin.compiled.cache import COMPILER_FILE, RECIPE
+from slapos_wendelin.recipe.build_platform import (
+    build_platform,
+    compiler_version,
+    missing_packages,
+)
 from slapos_wendelin.recipe.compiler_output import (
     is_out_of_memory,
     is_out_of_space,
@@ -26,12 +31,17 @@ from slapos_wendelin.recipe.compiler_output import (
 from slapos_wendelin.recipe.program import clean_environment
 from slapos_wendelin.recipe.resource import option_is_true, option_lines, read_resource
 from slapos_wendelin.recipe.shared import SharedPart, out_of_space
+from slapos_wendelin.recipe.stored import restore
 
 #: Raised when the same options give another result.
 _RECIPE_VERSION = 1
 
 #: How many compilers run at a time; without it as many as there are processors and memory for.
 JOBS_VARIABLE = "WENDELIN_JOBS"
+
+#: Whether programs may be compiled at all, or must be taken from a cache.
+COMPILE_VARIABLE = "WENDELIN_COMPILE"
+NEVER = "never"
 
 #: Bytes that a compiler of C++ may need.
 _MEMORY_OF_A_JOB = 1024**3
@@ -60,7 +70,8 @@ class Recipe(cmmi.Recipe):
       built only after all of it is on the disk.
     - Progress is a percentage in the log. A failure shows the lines that matter; the whole output
       is in a file that stays.
-    - A result that another computer has built is taken from a cache (see slapos_wendelin.cache).
+    - A result that another computer has built is taken from a cache (environment variables
+      WENDELIN_COMPILED and WENDELIN_COMPILED_KEYS); with WENDELIN_COMPILE=never from there only.
     """
 
     keep_on_error = False
@@ -138,7 +149,7 @@ class Recipe(cmmi.Recipe):
         environment = options.get("environment", "").strip()
         named = environment and "=" not in environment
         return {
-            "recipe": f"slapos_wendelin:compile {_RECIPE_VERSION}",
+            "recipe": f"{RECIPE}{_RECIPE_VERSION}",
             "options": {
                 key: " ".join(value.split())
                 for key, value in sorted(options.items())
@@ -149,8 +160,16 @@ class Recipe(cmmi.Recipe):
             "platform": build_platform(),
         }
 
-    def _make(self, _location: Path, lock: int) -> None:
+    def _make(self, location: Path, lock: int) -> None:
         """Fill the part's folder: from a cache, or by compiling."""
+        compiler = compiler_version()
+        if restore(location, compiler, os.environ, self.log):
+            return
+        if os.environ.get(COMPILE_VARIABLE) == NEVER:
+            raise ProfileError(
+                f"[{self.name}] is not built, and {COMPILE_VARIABLE}={NEVER} forbids to compile it",
+                "take it from a cache (slapos cache pull), or compile it: ./wendelin build PROFILE",
+            )
         self._lock = lock
         self.output.unlink(missing_ok=True)
         archive, is_temporary = self._archive()
@@ -164,6 +183,7 @@ class Recipe(cmmi.Recipe):
         finally:
             if is_temporary:
                 archive.unlink()
+        (location / COMPILER_FILE).write_text(compiler + "\n")
         self.output.unlink(missing_ok=True)
 
     def _archive(self) -> tuple[Path, bool]:
@@ -206,7 +226,14 @@ class Recipe(cmmi.Recipe):
         if is_out_of_space(lines):
             return out_of_space(location)
         text = "".join(f"\n  {line}" for line in useful_lines(lines))
-        if is_out_of_memory(lines):
+        packages = self.options.get("debian-packages", "").split()
+        lacking = missing_packages(packages)
+        if lacking:
+            remedy = f"apt-get install --yes --no-install-recommends {' '.join(lacking)}"
+            remedy = (
+                f"this machine lacks packages, as root: {remedy}; all output is in {self.output}"
+            )
+        elif is_out_of_memory(lines):
             remedy = f"this machine has too little memory for so many compilers: {JOBS_VARIABLE}=1"
         else:
             remedy = f"all output is in {self.output}"
