@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import mmap
 import os
 import re
 import tarfile
@@ -27,7 +28,6 @@ NOTE_LIMIT = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _REFUSED = "do not use it: ask who runs the cache, or compile here without it"
-_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,32 @@ def _plain_file(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
 
 
 def own_path(part: Path) -> str:
-    """Return the folder of a part if one of its files names it: then it runs nowhere else."""
-    wanted = os.fsencode(part)
+    """Return the folder of a part if its files name the folder of shared parts, else nothing.
+
+    Then it runs nowhere else. The folder in which it was compiled is gone: that compilers have
+    noted it does not matter.
+    """
+    root = part.parent.parent
+    gone = f"{part.parent.name}/{part.name}/.build"
+    pattern = re.compile(re.escape(os.fsencode(root)) + b"/(?!" + re.escape(gone.encode()) + b")")
     for path in part.rglob("*"):
         if path.is_symlink():
-            if os.fsencode(path.readlink()).startswith(wanted):
+            if pattern.match(os.fsencode(path.readlink())):
                 return str(part)
-        elif path.is_file() and _contains(path, wanted):
+        elif path.is_file() and path != part / MARKER and _contains(path, pattern):
             return str(part)
     return ""
 
 
-def _contains(path: Path, wanted: bytes) -> bool:
-    """Whether a file contains some bytes, read block by block."""
-    tail = b""
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            if wanted in tail + block:
-                return True
-            tail = block[-len(wanted) :]
-    return False
+def _contains(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Whether a pattern is in a file."""
+    if not path.stat().st_size:
+        return False
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return bool(pattern.search(content))
 
 
 def signed(note: Note, key: Ed25519PrivateKey) -> bytes:

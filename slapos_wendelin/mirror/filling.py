@@ -56,6 +56,11 @@ class Filler:
 
         :param python: whether the Python packages are wanted too.
         """
+        with self.folder.filling():
+            return self._fill(needs, tell, python=python)
+
+    def _fill(self, needs: Needs, tell: Tell, *, python: bool) -> Outcome:
+        """Fetch all that is needed, while nobody else does."""
         outcome = Outcome()
         with contextlib.closing(DebianSources(self.apt)) as debian:
             for archive in needs.archives:

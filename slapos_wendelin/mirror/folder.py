@@ -14,13 +14,15 @@ It holds relative paths only: copied anywhere, or served by any HTTP server, it 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import html
 import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -54,7 +56,9 @@ class MirrorFolder:
         catalog = self.root / CATALOG
         if self.root.exists() and not catalog.exists():
             strange = [
-                path for path in self.root.iterdir() if path.name not in {"sources", "python"}
+                path
+                for path in self.root.iterdir()
+                if path.name not in {"sources", "python"} and not path.name.startswith(".")
             ]
             if strange:
                 raise MirrorError(
@@ -71,6 +75,25 @@ class MirrorFolder:
                 f"the mirror {self.root} cannot be written: {error.strerror}",
                 "choose another folder",
             ) from error
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Hold the mirror: one command fills it at a time. What a killed one left is removed.
+
+        :raises MirrorError: another command fills it.
+        """
+        with (self.root / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MirrorError(
+                    f"another command fills the mirror {self.root}", "wait until it ends"
+                ) from None
+            for left in self.root.glob(".fetching-*"):
+                shutil.rmtree(left)
+            for left in [*self.files.glob(".*.new"), *self.root.glob("sources/*/.*.new")]:
+                left.unlink()
+            yield
 
     def place(self, archive: Archive) -> Path:
         """Return where an archive is or will be."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from slapos_wendelin.mirror.errors import MirrorError
-from slapos_wendelin.mirror.folder import MirrorFolder
+from slapos_wendelin.mirror.folder import MirrorFolder, sha256_of
 from slapos_wendelin.mirror.needs import PythonSource
 from slapos_wendelin.recipe.index import (
     fetch_source_archive,
@@ -31,11 +31,10 @@ def fetch_python_source(source: PythonSource, folder: MirrorFolder) -> bool:
     """
     name, version = parse_pin(source.requirement)
     filename = f"{name.replace('-', '_')}-{version}.tar.gz"
-    content = fetch_source_archive(
-        source.requirement, source.sha256, folder.files, offline=False, keep=False
-    )
-    if (folder.files / filename).is_file():
+    path = folder.files / filename
+    if path.is_file() and sha256_of(path) == source.sha256:
         return False
+    content = fetch_source_archive(source.requirement, source.sha256, None, offline=False)
     folder.add_python(filename, content)
     return True
 

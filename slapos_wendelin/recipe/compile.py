@@ -15,6 +15,7 @@ from slapos.recipe import cmmi
 from zc.buildout import UserError
 from zc.buildout.download import Download
 
+from slapos_wendelin.buildout.base_location import OPTION as BASE_LOCATION
 from slapos_wendelin.buildout.errors import ProfileError
 from slapos_wendelin.compiled.cache import COMPILER_FILE, RECIPE
 from slapos_wendelin.recipe.build_platform import (
@@ -78,7 +79,6 @@ class Recipe(cmmi.Recipe):
 
     def __init__(self, buildout: Any, name: str, options: Any) -> None:
         self.section = buildout["buildout"]
-        self.offline = buildout.offline
         self.sha256 = _required(name, options, "sha256").lower()
         self.url = _required(name, options, "url")
         self.patches = [
@@ -148,10 +148,11 @@ class Recipe(cmmi.Recipe):
         """Return what decides the result."""
         environment = options.get("environment", "").strip()
         named = environment and "=" not in environment
+        base = options.get(BASE_LOCATION)
         return {
             "recipe": f"{RECIPE}{_RECIPE_VERSION}",
             "options": {
-                key: " ".join(value.split())
+                key: " ".join((value.replace(base, "BASE") if base else value).split())
                 for key, value in sorted(options.items())
                 if key not in _INDIFFERENT and not key.startswith("_") and key != "patches"
             },

@@ -62,19 +62,13 @@ def parse_pin(requirement: str) -> tuple[str, Version]:
 
 
 def fetch_source_archive(
-    requirement: str,
-    sha256: str,
-    download_cache: Path | None,
-    *,
-    offline: bool,
-    keep: bool = True,
+    requirement: str, sha256: str, download_cache: Path | None, *, offline: bool
 ) -> bytes:
     """Return the source archive of a release.
 
     :param requirement: ``NAME==VERSION``.
     :param sha256: its checksum; other bytes are refused.
-    :param download_cache: folder looked into first.
-    :param keep: whether a download is added to that folder.
+    :param download_cache: folder looked into first, and to which a download is added.
     :raises ProfileError: it is neither there nor on the index, or has another checksum.
     """
     name, version = parse_pin(requirement)
@@ -92,7 +86,7 @@ def fetch_source_archive(
         )
     filename, url = _find(name, version, index)
     content = _checked(_open(url)[0], sha256, without_password(url))
-    if download_cache and keep:
+    if download_cache:
         download_cache.mkdir(parents=True, exist_ok=True)
         temporary = download_cache / f".{filename}.{os.getpid()}"
         temporary.write_bytes(content)

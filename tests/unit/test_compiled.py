@@ -228,10 +228,12 @@ def test_a_link_to_its_own_folder_ties_a_part_to_it(tmp_path):
     assert entries.own_path(part) == str(part)
 
 
-def test_a_name_at_the_border_of_two_blocks_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(entries, "_BLOCK", len(str(tmp_path)) + 7)
+def test_where_a_part_was_compiled_does_not_tie_it_but_other_parts_do(tmp_path):
     part = make_part(tmp_path / "a")
-    write(part / "data", "." * 30 + str(part))
+    write(part / "data", f"assertion failed in {part}/.build/tool-1.0/main.c")
+    write(part / "empty", "")
+    assert entries.own_path(part) == ""
+    write(part / "data", f"library in {part.parent.parent}/other/{'0' * 32}/lib")
     assert entries.own_path(part) == str(part)
 
 

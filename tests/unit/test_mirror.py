@@ -88,6 +88,20 @@ def test_a_damaged_archive_of_the_mirror_is_fetched_again(tmp_path, filled, upst
     assert len(upstream.fetched) == 2
 
 
+def test_what_a_killed_run_has_left_is_removed(tmp_path):
+    write(tmp_path / "mirror" / ".fetching-x" / "download", "half")
+    write(tmp_path / "mirror" / "python" / "files" / ".y.new", "half")
+    fill(release(tmp_path / "release"), tmp_path / "mirror")
+    left = {path.name for path in (tmp_path / "mirror").rglob("*")}
+    assert not left & {".fetching-x", ".y.new"}
+
+
+def test_two_commands_do_not_fill_one_mirror(tmp_path):
+    folder = MirrorFolder(tmp_path / "mirror")
+    with folder.filling(), pytest.raises(MirrorError, match="another command fills"):
+        fill(release(tmp_path / "release"), tmp_path / "mirror")
+
+
 @pytest.mark.parametrize("name", ["tiny-1.0.tar.gz", key(URL), "tiny_1.0.orig.tar.gz"])
 def test_an_archive_is_found_in_a_given_folder(tmp_path, name):
     (tmp_path / "here").mkdir()
