@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from slapos.recipe import cmmi
 from zc.buildout import UserError
 from zc.buildout.download import Download
@@ -301,7 +302,7 @@ def job_count(environment: Mapping[str, str]) -> int:
                 f"{JOBS_VARIABLE}={given} is no number of jobs", "set it to 1 or more"
             )
         return int(given)
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = psutil.virtual_memory().available
     return max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY_OF_A_JOB))
 
 

@@ -11,8 +11,11 @@ _MAKE = re.compile(r"\[ *(\d+)%\] ")
 
 _FAULT = re.compile(
     r"^FAILED: |\bfatal error:|\berror:|^CMake Error|undefined reference to|\*\*\* |"
-    r"^patch: |\bhunks? FAILED|No such file or directory|command not found|: not found$"
+    r"^patch: |\bhunks? FAILED"
 )
+
+#: What may be harmless too, so that the last of such lines is the fault if there is no other.
+_DOUBTFUL = re.compile(r"No such file or directory|command not found|: not found$")
 
 #: What compilers and linkers say when the kernel has ended them for want of memory.
 _OUT_OF_MEMORY = re.compile(r"Killed signal|virtual memory exhausted|out of memory", re.IGNORECASE)
@@ -37,13 +40,11 @@ def useful_lines(lines: Sequence[str]) -> list[str]:
     """Return the lines that say why a build failed: from the first fault on, else the last ones."""
     messages = [line for line in lines if line.strip() and len(line) <= _LONG]
     faults = [number for number, line in enumerate(messages) if _FAULT.search(line)]
-    if faults:
-        return [
-            line
-            for line in messages[faults[0] : faults[0] + _SHOWN_LINES]
-            if percentage(line) is None
-        ]
-    return messages[-_SHOWN_LINES:]
+    doubtful = [number for number, line in enumerate(messages) if _DOUBTFUL.search(line)]
+    if not faults and not doubtful:
+        return messages[-_SHOWN_LINES:]
+    first = faults[0] if faults else doubtful[-1]
+    return [line for line in messages[first : first + _SHOWN_LINES] if percentage(line) is None]
 
 
 def is_out_of_memory(lines: Sequence[str]) -> bool:

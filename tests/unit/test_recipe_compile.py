@@ -231,6 +231,12 @@ def test_the_first_fault_is_shown_without_the_compiler_commands():
     assert useful_lines(lines) == [lines[1], lines[3], lines[5]]
 
 
+def test_a_harmless_line_does_not_hide_the_fault():
+    lines = ["cat: VERSION: No such file or directory", "b.cc:1:2: error: no", "stopped"]
+    assert useful_lines(lines) == lines[1:]
+    assert useful_lines([lines[0], "going on", "sh: cmake: not found"])[0].endswith("not found")
+
+
 def test_without_a_known_fault_the_last_lines_are_shown():
     assert useful_lines([str(number) for number in range(100)])[-1] == "99"
 
