@@ -10,10 +10,11 @@ import json
 import mmap
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -69,6 +70,9 @@ def pack(part: Path, target: Path) -> tuple[str, int]:
             member = tar.gettarinfo(path, str(path.relative_to(part)))
             member.uid = member.gid = member.mtime = 0
             member.uname = member.gname = ""
+            if member.islnk():  # two names of one file are two files
+                member.type, member.linkname = tarfile.REGTYPE, ""
+                member.size = path.stat().st_size
             if member.isreg():
                 with path.open("rb") as content:
                     tar.addfile(member, content)
@@ -80,20 +84,45 @@ def pack(part: Path, target: Path) -> tuple[str, int]:
 def unpack(archive: Path, folder: Path) -> None:
     """Write the files of an archive below a folder; raises CacheError.
 
-    Nothing is written outside of it, and no links that lead there, devices or foreign owners.
+    Python before 3.11.4 has no filter for that. Nothing is written outside of the folder, no link
+    leads there, and there are no devices. A marker is left out: it would say too early that all is
+    there.
     """
     try:
         with tarfile.open(archive, mode="r:gz") as tar:
-            tar.extractall(folder, filter=_plain_file)  # noqa: S202 (the filter is Python's for data)
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path != PurePosixPath(MARKER):
+                    _write(tar, member, path, folder)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
-        raise CacheError(
-            f"the archive of {folder.parent.name} is refused: {error}", _REFUSED
-        ) from error
+        raise CacheError(f"{archive} is no intact archive: {error}", _REFUSED) from error
 
 
-def _plain_file(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Let in what stays in the folder, but no marker: it would say too early that all is there."""
-    return None if Path(member.name) == Path(MARKER) else tarfile.data_filter(member, folder)
+def _write(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, folder: Path
+) -> None:
+    """Write one file, link or folder of an archive; raises CacheError."""
+    target = folder / path
+    top = folder.resolve()
+    is_inside = not path.is_absolute() and ".." not in path.parts
+    if is_inside and member.issym():
+        end = Path(os.path.normpath(target.parent.resolve() / member.linkname))
+        is_inside = not member.linkname.startswith("/") and end.is_relative_to(top)
+    kind_is_known = member.isreg() or member.isdir() or member.issym()
+    if not is_inside or not kind_is_known or not target.parent.resolve().is_relative_to(top):
+        raise CacheError(f"the archive holds {member.name!r}, which is refused", _REFUSED)
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        target.symlink_to(member.linkname)
+        return
+    content = tar.extractfile(member)
+    with target.open("xb") as stream:
+        if content:
+            shutil.copyfileobj(content, stream)
+    target.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def own_path(part: Path) -> str:

@@ -189,12 +189,45 @@ def archive_with(path, member, content=b"x"):
         tar.addfile(member, io.BytesIO(content))
 
 
-def test_an_archive_that_leads_outside_is_refused(tmp_path):
-    archive_with(tmp_path / "bad", tarfile.TarInfo("../outside"))
+def entry(name, kind=tarfile.REGTYPE, link=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        entry("../outside"),
+        entry("/outside"),
+        entry("in/../../outside"),
+        entry("link", tarfile.SYMTYPE, "/etc"),
+        entry("in/link", tarfile.SYMTYPE, "../../outside"),
+        entry("link", tarfile.LNKTYPE, "other"),
+        entry("device", tarfile.CHRTYPE),
+        entry("pipe", tarfile.FIFOTYPE),
+        entry("there/file"),
+    ],
+    ids=lambda member: f"{member.name} {member.linkname}",
+)
+def test_an_archive_that_leads_outside_is_refused(tmp_path, member):
+    archive_with(tmp_path / "bad", member)
     (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "there").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CacheError, match="refused"):
         entries.unpack(tmp_path / "bad", tmp_path / "in")
     assert not (tmp_path / "outside").exists()
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {"there"}
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_two_names_of_one_file_are_taken(tmp_path, keys):
+    part = make_part(tmp_path / "a")
+    (part / "bin" / "same").hardlink_to(part / "bin" / "tool")
+    push(part, tmp_path / "cache", keys)
+    assert pulled(tmp_path / "cache", tmp_path / "b", keys[1]) == ["taken"]
+    assert files_of(tmp_path / "b" / "tool" / part.name) == files_of(part)
 
 
 def test_an_archive_cannot_declare_itself_complete(tmp_path):
