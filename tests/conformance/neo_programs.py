@@ -113,7 +113,7 @@ class Cluster:
 
     def primary(self) -> str:
         """Return the name of the primary master, or nothing."""
-        table = self._ask("print", "node")
+        table = self.ask("print", "node")
         for line in table.splitlines():
             words = [word.strip() for word in line.split("|")]
             if words[1:2] == ["MASTER"] and words[3:] == ["RUNNING", "None"]:
@@ -133,7 +133,7 @@ class Cluster:
         assert "Traceback" not in output
         return output
 
-    def _ask(self, *arguments: str) -> str:
+    def ask(self, *arguments: str) -> str:
         """Return what neoctl says, or an error message."""
         result = subprocess.run(
             [self.programs / "neoctl", f"-a{self.admin}", *arguments],
@@ -145,12 +145,12 @@ class Cluster:
 
     def state(self) -> str:
         """Return the state of the cluster, or an error message."""
-        return self._ask("print", "cluster")
+        return self.ask("print", "cluster")
 
     def is_replicated(self) -> bool:
         """Tell whether all storages have all partitions, up to date."""
         count = sum(name.startswith("s") for name in self.commands)
-        table = self._ask("print", "pt")
+        table = self.ask("print", "pt")
         return self.state() == "RUNNING" and table.count(" R UUUU") == count
 
     def errors(self) -> str:

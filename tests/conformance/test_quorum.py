@@ -53,8 +53,8 @@ def test_a_primary_that_hangs_is_replaced_and_follows_when_it_wakes_up(
     wait_until(primary_of(cluster, *others))
     cluster.processes[hung].send_signal(signal.SIGCONT)
     commit(client, 3)
-    wait_until(lambda: cluster.neoctl("print", "node").count("| MASTER  |") == 3)
-    wait_until(lambda: " DOWN " not in cluster.neoctl("print", "node"))
+    wait_until(lambda: cluster.ask("print", "node").count("| MASTER  |") == 3)
+    wait_until(lambda: " DOWN " not in cluster.ask("print", "node"))
     assert cluster.primary() in others
     assert last_value(client) == "value 3\n"
 
@@ -82,7 +82,7 @@ def test_nothing_is_committed_without_a_majority(
     wait_until(lambda: cluster.state() == "RECOVERING")
     begin_commit(client, 2)
     assert "No majority of masters" in cluster.log(primary)
-    assert cluster.state() == "RECOVERING"
+    wait_until(lambda: cluster.state() == "RECOVERING")
     start(cluster, others[0])
     end_commit(client, 2)
     assert last_value(client) == "value 2\n"
@@ -97,7 +97,7 @@ def test_a_storage_that_was_away_does_not_start_the_cluster_with_old_data(
     start(cluster, "m1", "m2", "m3", "s3")
     message = "Waiting for a storage node with version"
     wait_until(lambda: any(message in cluster.log(name) for name in ("m1", "m2", "m3")))
-    assert cluster.state() == "RECOVERING"
+    wait_until(lambda: cluster.state() == "RECOVERING")
     start(cluster, "s1")
     commit(client, 3)
     start(cluster, "s2")
@@ -114,7 +114,7 @@ def test_an_operator_can_start_what_is_left(
     start(cluster, "m1", "m2", "m3", "s3")
     message = "Waiting for a storage node with version"
     wait_until(lambda: any(message in cluster.log(name) for name in ("m1", "m2", "m3")))
-    wait_until(lambda: " PENDING " in cluster.neoctl("print", "node"))
+    wait_until(lambda: " PENDING " in cluster.ask("print", "node"))
     cluster.neoctl("start")
     wait_until(lambda: cluster.state() == "RUNNING")
     with cluster.client() as reader:
