@@ -161,7 +161,7 @@ def keep_shared_parts_whole() -> None:
     """Let slapos.recipe.build and .cmmi declare a shared part complete when it is on the disk."""
     stock_install = Shared.install
 
-    def install(recipe: Any, update: bool = False) -> Any:  # noqa: FBT001, FBT002 (its own)
+    def install(recipe: Any, update: bool = False) -> Any:
         if recipe.signature is not None:
             # It is what writes the part; the mark is written after it.
             recipe._install = _synced(recipe._install, Path(recipe.location))  # noqa: SLF001

@@ -80,7 +80,7 @@ def node_status(configuration: NodeConfiguration, only: Iterable[str] = ()) -> D
         )
     partitions = [each for each in told["partitions"] if not only or each["name"] in only]
     programs = [
-        each | {"restarts": told["restarts"].get(f"{each['group']}:{each['name']}", 0)}
+        each | {"deaths": told.get("deaths", {}).get(f"{each['group']}:{each['name']}")}
         for each in _programs(configuration)
         if not only or each["group"] in only
     ]
@@ -160,7 +160,7 @@ def print_status(document: Document, console: Console) -> None:
     names = ("partition", "instance", "wanted", "state", "promises", "waits for", "next try")
     console.print(_table(names, rows))
     rows = [_program_row(each) for each in document["programs"]]
-    console.print(_table(("program", "state", "process", "since", "restarts"), rows))
+    console.print(_table(("program", "state", "process", "since", "died"), rows))
     for problem in document["problems"]:
         console.print(Text(problem, style=_FAULT), soft_wrap=True)
     if document["well"]:
@@ -202,8 +202,15 @@ def _program_row(program: Document) -> tuple[str | Text, ...]:
         Text(program["state"], style=style),
         str(program["pid"] or ""),
         duration(time.time() - program["since"]) if program["since"] else "",
-        str(program["restarts"] or ""),
+        _deaths(program["deaths"]),
     )
+
+
+def _deaths(deaths: Document | None) -> str:
+    """Return how often a program has died, and when it did last; empty for never."""
+    if deaths is None:
+        return ""
+    return f"{deaths['count']}, last {duration(time.time() - deaths['last'])} ago"
 
 
 def _next_try(thing: Document) -> str:

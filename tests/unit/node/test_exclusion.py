@@ -14,7 +14,6 @@ import pytest
 
 from slapos_wendelin.node.exclusion import holder_of
 
-
 #: Tells the number of a thread and waits for the end of its input.
 PROGRAM = """\
 import sys, threading
