@@ -25,6 +25,7 @@ from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import exclusion, state
 from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration
 from slapos_wendelin.node.processes import WATCHDOG_GROUP
+from slapos_wendelin.node.quotas import Quotas, quotas_of
 
 Document = dict[str, Any]
 
@@ -84,10 +85,12 @@ def node_status(configuration: NodeConfiguration, only: Iterable[str] = ()) -> D
         for each in _programs(configuration)
         if not only or each["group"] in only
     ]
+    quotas = quotas_of(root)
     document = told | {
         "is_alive": exclusion.is_locked(state.folder_of(root)),
         "partitions": partitions,
         "programs": programs,
+        "quotas": {"mount_point": quotas.mount_point, "kept": quotas.are_kept},
     }
     problems = _problems(document)
     return document | {"well": not problems, "problems": problems}
@@ -161,6 +164,8 @@ def print_status(document: Document, console: Console) -> None:
     console.print(_table(names, rows))
     rows = [_program_row(each) for each in document["programs"]]
     console.print(_table(("program", "state", "process", "since", "died"), rows))
+    quotas = Quotas(document["quotas"]["mount_point"], document["quotas"]["kept"])
+    console.print(f"disk quotas of partitions: {quotas}")
     for problem in document["problems"]:
         console.print(Text(problem, style=_FAULT), soft_wrap=True)
     if document["well"]:
