@@ -8,78 +8,61 @@ a file of its own writes the names down. So the tests do that, and take the powe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
 
 import pytest
-from operators import RELEASE, REPOSITORY, Operator, made_operator
+from operators import RELEASE, REPOSITORY, Operator
 
-from slapos_wendelin.lab import Host, Lab
+from slapos_wendelin.lab import Host
 from slapos_wendelin.lab.polling import until
 
 DATA = Path("/srv/slapos-wendelin")
 GREETING = "a tool that several releases share\n"
-
-#: Between the tool and the end of the build somebody must open the gate.
-SLOW_SOFTWARE = """\
-[buildout]
-extends = {slapos}
-parts = instance-template tool gate
-
-[instance-template]
-recipe = slapos.recipe.template:jinja2
-output = ${{buildout:directory}}/instance.cfg
-url = ${{:_profile_base_location_}}/instance.cfg.in
-context =
-  raw eggs_directory ${{buildout:eggs-directory}}
-  raw develop_eggs_directory ${{buildout:develop-eggs-directory}}
-
+#: What a release has in addition: before the build ends somebody must open the gate.
+TOOL_AND_GATE = """
 [tool]
 recipe = slapos.recipe.cmmi
 shared = true
-path = ${{:_profile_base_location_}}
+path = ${:_profile_base_location_}
 configure-command = true
 make-binary = true
-post-install = echo "{greeting}" > %(location)s/greeting
+post-install = echo "a tool that several releases share" > %(location)s/greeting
 
 [gate]
 recipe = slapos.recipe.cmmi
-path = ${{:_profile_base_location_}}
+path = ${:_profile_base_location_}
 configure-command = true
 make-binary = true
 pre-configure = until test -e /run/gate-is-open; do sleep 0.1; done
 """
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """Yield the operator of a master in a lab of one computer."""
-    with Lab.build({"paris": 1}) as lab:
-        operator = made_operator(lab, tmp_path_factory)
-        for host in lab.hosts.values():
-            assert operator.join(host)["result"] == "joined"
-            host.run("sync", "-f", "/")
-        yield operator
-        operator.stop_master()
+@pytest.fixture
+def cloud(computer_of_root: tuple[Operator, Host]) -> Operator:
+    """Return the operator of a computer."""
+    return computer_of_root[0]
 
 
 @pytest.fixture
-def host(cloud: Operator) -> Host:
-    """Return the computer, which is on."""
-    host = cloud.lab.host("paris-1")
+def host(computer_of_root: tuple[Operator, Host]) -> Host:
+    """Return the computer, which is on and has written down what was before."""
+    _, host = computer_of_root
     host.power_on()
+    host.run("sync", "-f", "/")
     return host
 
 
-def put_release(host: Host, name: str, software: str = "") -> str:
+def put_release(host: Host, name: str, more: str = "") -> str:
     """Put a release of its own for a test on the host; return its URL."""
     folder = host.path(f"/usr/local/share/{name}")
     folder.mkdir()
     for path in (*RELEASE.iterdir(), REPOSITORY / "stack" / "slapos.cfg"):
         (folder / path.name).write_bytes(path.read_bytes())
-    if software:
-        (folder / "software.cfg").write_text(software)
+    if more:
+        profile = folder / "software.cfg"
+        parts = "parts = instance-template"
+        profile.write_text(profile.read_text().replace(parts, f"{parts} tool gate") + more)
     host.run("sync", "-f", "/")
     return f"/usr/local/share/{name}/software.cfg"
 
@@ -127,8 +110,7 @@ def test_a_release_that_the_master_has_heard_of_is_whole(cloud: Operator, host: 
 
 
 def test_a_release_that_was_being_built_is_built_whole(cloud: Operator, host: Host) -> None:
-    slow = SLOW_SOFTWARE.format(slapos="slapos.cfg", greeting=GREETING.strip())
-    release = put_release(host, "slow", slow)
+    release = put_release(host, "slow", TOOL_AND_GATE)
     cloud.slapos("supply", release, host.name)
     is_waiting = lambda: "gate-is-open" in host.run("ps", "axww").stdout  # noqa: E731
     until(is_waiting, "all but the end is built", 300)
