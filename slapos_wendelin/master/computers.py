@@ -130,6 +130,7 @@ def is_measurement_news(host: Computer, values: Mapping[str, Any], now: float) -
     known = host.measured
     return (
         any(known.get(name) != values[name] for name in SIZES)
+        or known.get("deaths", []) != values.get("deaths", [])
         or now - known.get("measured_at", 0.0) > _MEASUREMENT_AGE
     )
 

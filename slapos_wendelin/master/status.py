@@ -116,6 +116,7 @@ def _computer_view(host: Computer, presence: Presence, offered: int, used: int) 
     """Return a computer."""
     measured = dict(host.measured)
     measured_at = measured.pop("measured_at", None)
+    deaths = measured.pop("deaths", [])
     degrees = dict(zip(("latitude", "longitude"), host.coordinates, strict=False))
     return {
         "reference": host.reference,
@@ -133,6 +134,7 @@ def _computer_view(host: Computer, presence: Presence, offered: int, used: int) 
         "partitions_used": used,
         "measured": measured,
         "measured_at": views.timestamp(measured_at),
+        "deaths": [views.death_view(each) for each in deaths],
         "contacted_at": views.timestamp(presence.last(host)),
         "number": host.number,
         "software": [views.software_view(each) for each in host.software],

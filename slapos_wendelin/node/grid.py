@@ -20,7 +20,7 @@ from slapos.grid.promise import PromiseError
 from slapos.slap.slap import NotFoundError
 
 from slapos_wendelin.errors import MissingRequirementError
-from slapos_wendelin.node import channel
+from slapos_wendelin.node import channel, durable
 from slapos_wendelin.node.buildout_client import ForkedBuildouts
 from slapos_wendelin.node.enforcement import check_partition
 from slapos_wendelin.node.partition_files import read_text
@@ -170,6 +170,7 @@ def make_grid(configuration: Path, buildouts: socket.socket, promises: socket.so
         raise MissingRequirementError(
             f"{configuration}: {error}", "correct it, or register the computer again"
         ) from error
+    durable.use(stock)
     utils.launchBuildout = ForkedBuildouts(buildouts, utils.launchBuildout).launch
     # The function that knows all options makes an object of the class that its module names.
     module: Any = stock

@@ -27,7 +27,7 @@ from slapos.slap.exception import ConnectionError as SlapConnectionError
 from slapos.slap.slap import NotFoundError, ServerError
 
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.node import channel, forking
+from slapos_wendelin.node import channel, durable, forking
 from slapos_wendelin.node.grid import Grid, make_grid
 from slapos_wendelin.node.newest import Moments, Newest, OutdatedError
 
@@ -123,7 +123,7 @@ class Processor:
         """Return what the agent needs to know of a release."""
         folder = Path(self.grid.software_path(software.getURI()))
         state = software.getState()
-        is_built = (folder / ".completed").exists() and not self.grid.develop
+        is_built = (folder / durable.COMPLETE).exists() and not self.grid.develop
         return {
             "url": software.getURI(),
             "state": state,

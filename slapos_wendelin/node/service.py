@@ -65,7 +65,10 @@ class NodeService:
         self.master = master
         self.work = Work()
         self.keeper = ProcessKeeper(configuration.supervisor_socket)
-        self.reporter = Reporter(reporting, configuration.computer, configuration.instance_root)
+        self.reporter = Reporter(
+            reporting, configuration.computer, configuration.instance_root, self._report_deaths
+        )
+        self.keeper.deaths.changed = self.reporter.wake
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._stopped = threading.Event()
@@ -111,6 +114,7 @@ class NodeService:
         self._stop.set()
         self._events.put({"event": "stop"})
         self.keeper.wake()
+        self.reporter.wake()
         self._stopped.wait()
 
     def _start_helpers(self) -> None:
@@ -326,6 +330,7 @@ class NodeService:
     def _remember(self) -> None:
         """Know the partitions of the last agent until the master tells which there are."""
         earlier = state.read_state(self.configuration.instance_root) or {}
+        self.keeper.deaths.remember(earlier.get("deaths", {}))
         # An agent of another version may have told it otherwise.
         with contextlib.suppress(KeyError, TypeError):
             for each in earlier["partitions"]:
@@ -352,7 +357,7 @@ class NodeService:
             "started_at": self._started_at,
             "written_at": time.time(),
             "master": {"url": self.configuration.master_url, "error": self._master_error},
-            "restarts": dict(self.keeper.restarts),
+            "deaths": self.keeper.deaths.told(),
             **state.describe(self.work, now, held),
         }
         try:
@@ -361,6 +366,10 @@ class NodeService:
             # A full disk is no reason to stop.
             log.warning("the state is not told: %s", error)
             self._is_changed, self._next_state = True, now + AWAY_INTERVAL
+
+    def _report_deaths(self) -> list[Event]:
+        """Return what the master is told of programs that have died."""
+        return self.keeper.deaths.report(list(self.work.partitions))
 
     def _wait_for_work(self) -> None:
         """Ask the master for work again and again, and tell when there is some."""

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from operators import Operator, made_operator
 
-from slapos_wendelin.lab import Lab
+from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.requirements import require
 
 FOLDER = Path(__file__).parent
@@ -46,6 +47,19 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield lab
         begin = time.monotonic()
     took["was gone after"] = time.monotonic() - begin
+
+
+@pytest.fixture(scope="session")
+def computer_of_root(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Operator, Host]]:
+    """Yield the operator of a cloud of one computer, and the computer."""
+    with Lab.build({"paris": 1}) as lab:
+        operator = made_operator(lab, tmp_path_factory)
+        host = lab.host("paris-1")
+        assert operator.join(host, "--partitions", "8")["result"] == "joined"
+        yield operator, host
+        operator.stop_master()
 
 
 @pytest.fixture

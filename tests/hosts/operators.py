@@ -28,6 +28,8 @@ REPOSITORY = Path(__file__).parents[2]
 RELEASE = Path(__file__).parent / "release"
 #: Where hosts have the release of the tests.
 RELEASE_ON_HOSTS = "/usr/local/share/hello"
+#: Where computers have their partitions.
+INSTANCES = "/srv/slapos-wendelin/inst"
 #: The Python of the hosts, which is this machine's.
 HOST_PYTHON = "/usr/bin/python3"
 PATIENCE = 300
