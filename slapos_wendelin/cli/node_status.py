@@ -121,6 +121,11 @@ def _problems(document: Document) -> list[str]:
     if document["master"]["error"]:
         found.append(f"the master does not answer: {document['master']['error']}")
     found += [
+        f"{name} holds the data of {each['instance']!r} ({each['guid']}), of which the master does"
+        f" not know that it is here; to give it up: slapos node wipe {name}"
+        for name, each in document.get("left", {}).items()
+    ]
+    found += [
         f"{each['url']} is to be {each['wanted']}: {each['state']}" for each in document["software"]
     ]
     for each in document["partitions"]:

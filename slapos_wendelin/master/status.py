@@ -164,10 +164,16 @@ def _datacenters(
 
 
 def _computer_problems(computers: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each computer that is lost."""
+    """Yield a sentence for each computer that is lost, and for what is on it unknown."""
     for computer in computers:
         if computer["lost"]:
             yield f"computer {computer['reference']} is lost: it called {computer['contacted_at']}"
+        for partition, left in computer["measured"].get("left", {}).items():
+            yield (
+                f"{partition} of {computer['reference']} holds the data of {left['instance']!r}"
+                f" ({left['guid']}), of which this master does not know that it is there; to give"
+                f" it up: slapos node wipe {partition} on that computer"
+            )
 
 
 def _software_problems(software: Iterable[dict[str, Any]]) -> Iterator[str]:

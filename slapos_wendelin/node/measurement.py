@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,29 @@ class Reporter:
         self._master = master
         self._computer = computer
         self._instance_root = instance_root
+        self._left: Mapping[str, Mapping[str, str]] = {}
+        self._news = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Report until the event is set."""
-        while not stop.wait(INTERVAL if self.report() else RETRY):
-            pass
+        """Report until the event is set; whoever sets it calls wake() then."""
+        while not stop.is_set():
+            self._news.clear()
+            self._news.wait(INTERVAL if self.report() else RETRY)
+
+    def wake(self) -> None:
+        """Report at once, or end."""
+        self._news.set()
+
+    def tell_left(self, left: Mapping[str, Mapping[str, str]]) -> None:
+        """Report what is in partitions that the master does not know to be there."""
+        self._left = left
+        self.wake()
 
     def report(self) -> bool:
         """Report once; return whether the master has it."""
         try:
-            self._master.put_measurement(self._computer, measure(self._instance_root))
+            left = {"left": self._left} if self._left else {}
+            self._master.put_measurement(self._computer, measure(self._instance_root) | left)
         except (WendelinError, OSError) as error:
             log.warning("not reported: %s", error)
             return False

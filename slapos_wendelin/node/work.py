@@ -220,6 +220,12 @@ class Work:
             partition.is_due_again = False
             partition.phase, partition.not_before = Phase.QUEUED, now
 
+    def hurry(self, name: str, now: float) -> None:
+        """Try a partition again at once whose processing has failed."""
+        partition = self.partitions.get(name)
+        if partition is not None and partition.phase is Phase.FAILED:
+            partition.not_before = now
+
     def build(self, now: float) -> bool:
         """Return whether releases are to be built or removed now, and note that it is under way."""
         if self.is_building or not self.software or now < self.build_not_before:
