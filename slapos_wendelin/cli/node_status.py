@@ -21,6 +21,7 @@ from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.cli.ages import duration
 from slapos_wendelin.cli.client_command import print_json
+from slapos_wendelin.disk_space import fault_of
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import exclusion, state
 from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration
@@ -90,6 +91,9 @@ def node_status(configuration: NodeConfiguration, only: Iterable[str] = ()) -> D
         "programs": programs,
     }
     problems = _problems(document)
+    # An agent whose disk is full cannot tell it.
+    if full := fault_of(root):
+        problems.append(full)
     return document | {"well": not problems, "problems": problems}
 
 
@@ -126,7 +130,8 @@ def _problems(document: Document) -> list[str]:
         for name, each in document.get("left", {}).items()
     ]
     found += [
-        f"{each['url']} is to be {each['wanted']}: {each['state']}" for each in document["software"]
+        f"{each['url']} is to be {each['wanted']}: {each.get('error') or each['state']}"
+        for each in document["software"]
     ]
     for each in document["partitions"]:
         red = red_promises(each)

@@ -39,7 +39,7 @@ class WipeCommand(ConfigCommand):
         parser.add_argument("--yes", action="store_true", help="do not ask")
         return parser
 
-    def take_action(self, args: argparse.Namespace) -> None:
+    def take_action(self, args: argparse.Namespace) -> None:  # pyright: ignore (as stock names it)
         """Ask, and wipe the partition."""
         configuration = read_configuration(Path(self.config_path(args)))
         told = _told(configuration)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whose data is in each partition, as the computer itself knows it.
 
-A master whose database was put back from a backup does not know what came later: it takes partitions
-for free, or gives them to others, that hold data which somebody needs. Guids are never given out
-twice, so a partition that holds the data of one guid is not touched for another.
+A master whose database was put back from a backup does not know what came later: it takes for free,
+or gives to others, partitions that hold data which somebody needs. Guids are never given out twice,
+so a partition that holds the data of one guid is not touched for another.
 """
 
 from __future__ import annotations

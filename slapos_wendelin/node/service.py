@@ -245,6 +245,12 @@ class NodeService:
         self._release("software")
         self._next_fetch = now
 
+    def _on_unbuilt(self, event: Event, _: float) -> None:
+        """Note why a release was not built or removed."""
+        software = self.work.software.get(event["url"])
+        if software is not None:
+            software.error = event["error"]
+
     def _on_promises(self, event: Event, now: float) -> None:
         """Note what the promises of a partition say."""
         self.work.said(event["partition"], event["results"], event["waits"], now)

@@ -103,6 +103,8 @@ class Software:
     url: str
     state: str
     tries: int = 0
+    #: Why the last try has failed; empty when it has not.
+    error: str = ""
 
 
 @dataclass(frozen=True)

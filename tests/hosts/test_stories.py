@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import md5
 from threading import Condition, Thread
 from typing import Any
 
@@ -23,7 +24,7 @@ from slapos_wendelin.lab.polling import until
 
 CENTERS = ("paris", "tokyo", "virginia")
 RELEASE = f"{TREE_ON_HOSTS}/software.cfg"
-INSTANCES = "/srv/slapos-wendelin/inst"
+INSTANCES, SOFTWARE = "/srv/slapos-wendelin/inst", "/srv/slapos-wendelin/soft"
 AGENT_LOG = "/srv/slapos-wendelin/run/agent.log"
 
 Document = dict[str, Any]
@@ -52,11 +53,20 @@ class Cloud(Operator):
         given = ("--parameters", *parameters) if parameters else ()
         self.slapos("request", name, RELEASE, "--unchecked", *given, *waiting)
 
-    def single(self, name: str, computer: str, *, status: int = 0) -> str:
+    def single(
+        self,
+        name: str,
+        computer: str,
+        *,
+        release: str = RELEASE,
+        wait: bool = True,
+        status: int = 0,
+    ) -> str:
         """Request one node alone on a computer, wait until it is well; return what was said."""
         place = ("--type", "node", "--node", f"computer_guid={computer}")
-        waiting = ("--parameters", f"words={name}", "--unchecked", "--wait", str(PATIENCE))
-        done = self.slapos("request", name, RELEASE, *place, *waiting, status=status)
+        waiting = ("--wait", str(PATIENCE)) if wait else ()
+        options = ("--parameters", f"words={name}", "--unchecked", *waiting)
+        done = self.slapos("request", name, release, *place, *options, status=status)
         return done.stdout + done.stderr
 
     def computer(self, name: str) -> Document:
@@ -94,7 +104,7 @@ class Cloud(Operator):
 
 
 class Watch:
-    """`slapos cluster status --watch`: one command that goes on costs less than one for each look."""
+    """`slapos cluster status --watch`: one command that goes on is less work than one a look."""
 
     def __init__(self, cloud: Operator) -> None:
         self._cloud = cloud
@@ -152,6 +162,38 @@ def agent_status(host: Host, *options: str) -> Document:
     done = host.run(node, "node", "status", "--json", *options, check=False)
     document: Document = json.loads(done.stdout)
     return document
+
+
+#: Exits with status 0 when the files of the release in the working folder are whole.
+_WHOLE = """
+for number in range(200):
+    assert open(f"parts/bulk/{number}").read() == f"{number}\\n" * 10000, number
+"""
+
+
+def put_other_release(host: Host, name: str) -> tuple[str, str]:
+    """Give a host the release under another URL; return that, and the folder of its build."""
+    place = f"/usr/local/share/{name}"
+    put_release(host, TREE, place)
+    host.run("sync")
+    url = f"{place}/software.cfg"
+    return url, f"{SOFTWARE}/{md5(url.encode(), usedforsecurity=False).hexdigest()}"
+
+
+def release_on(cloud: Cloud, host: Host, url: str) -> Document:
+    """Return a release of a host as the master shows it; empty while it knows none."""
+    known = {each["url"]: each for each in cloud.computer(host.name)["software"]}
+    return known.get(url, {"error": None, "reported_state": None})
+
+
+@contextmanager
+def builds_wait(host: Host) -> Iterator[None]:
+    """Let what a host builds wait in the middle, until the block is done."""
+    host.run("touch", "/run/let-builds-wait")
+    yield
+    # A host without power has lost what was in its memory.
+    if host.runs:
+        host.run("rm", "/run/let-builds-wait")
 
 
 def wipe(host: Host, partition: str) -> None:
@@ -365,3 +407,78 @@ def test_a_master_restored_from_an_older_backup_harms_nothing(cloud: Cloud) -> N
         wipe(host, each["partition"])
     assert not any(runs(host, *each) for (host, _), each in zip(unknown, before, strict=True))
     until(cloud.is_well, "all is well", PATIENCE)
+
+
+def test_a_disk_that_fills_up_during_a_build_is_named_and_once_freed_the_build_goes_on(
+    cloud: Cloud,
+) -> None:
+    host = cloud.lab.host("virginia-1")
+    cloud.single("steady", host.name)
+    steady = cloud.instance("steady")
+    before = starts(host, steady)
+    url, folder = put_other_release(host, "full")
+
+    with builds_wait(host):
+        cloud.single("newcomer", host.name, release=url, wait=False)
+        until(host.path(f"{folder}/parts/bulk").exists, "the build is under way", PATIENCE)
+        host.fill_disk()
+    until(lambda: release_on(cloud, host, url)["error"], "the build has failed", PATIENCE)
+    (problem,) = (each for each in cloud.status()["problems"] if url in each)
+    assert f"{url} was not built on virginia-1" in problem
+    for problems in ([problem], agent_status(host)["problems"]):
+        said = "\n".join(problems)
+        assert "No space left on device" in said, said
+        assert "free some" in said, said
+    assert starts(host, steady) == before
+    assert runs(host, *before)
+
+    # Nobody does anything but give the space back.
+    host.free_disk()
+    until(lambda: cloud.instance("newcomer")["settled"], "it is built and runs", PATIENCE)
+    host.run("python3", "-c", _WHOLE, cwd=folder)
+    assert starts(host, steady) == before
+
+
+def test_a_host_without_power_comes_back_with_its_instances(cloud: Cloud) -> None:
+    host = cloud.lab.host("tokyo-2")
+    tree = cloud.tree("powered", "nodes=6", "words=before")
+    (node,) = (each for each in nodes_of(tree) if each["computer"] == host.name)
+    with quick_to_lose(cloud):
+        host.power_off()
+        until(lambda: cloud.computer(host.name)["lost"], "the host is lost", PATIENCE)
+        # The others go on with what is asked for meanwhile.
+        cloud.change("powered", "words=after")
+        host.power_on()
+        until(lambda: not cloud.computer(host.name)["lost"], "the host is back", PATIENCE)
+    healed = cloud.tree("powered")
+    assert healed["connection"][node["reference"]] == f"{host.name} says after"
+    assert places(healed) == places(tree)
+    assert runs(host, starts(host, node)[-1])
+    until(lambda: agent_status(host)["well"], "the agent has nothing to complain of", PATIENCE)
+
+
+@pytest.mark.parametrize("moment", ["in the middle of", "directly after"])
+def test_a_release_is_whole_though_the_power_went_during_its_build(
+    cloud: Cloud, moment: str
+) -> None:
+    host = cloud.lab.host("virginia-2")
+    url, folder = put_other_release(host, moment.partition(" ")[0])
+    if moment == "directly after":
+        cloud.single("built", host.name, release=url, wait=False)
+        until(
+            lambda: release_on(cloud, host, url)["reported_state"] == "available",
+            "it is built",
+            PATIENCE,
+        )
+        host.power_off()
+    else:
+        with builds_wait(host):
+            cloud.single("built", host.name, release=url, wait=False)
+            until(host.path(f"{folder}/parts/bulk").exists, "the build is under way", PATIENCE)
+            host.power_off()
+    host.power_on()
+    cloud.single("built", host.name, release=url)
+    assert release_on(cloud, host, url)["reported_state"] == "available"
+    host.run("python3", "-c", _WHOLE, cwd=folder)
+    built = cloud.instance("built")
+    assert runs(host, starts(host, built)[-1])
