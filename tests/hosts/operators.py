@@ -87,13 +87,21 @@ class Operator:
                 stdout=log,
                 stderr=log,
             )
-        until(self._answers, "the master answers")
+        until(lambda: self._answers() or not self.has_master, "the master answers")
+        assert self.has_master, (self.folder / "master.log").read_text()[-2000:]
+
+    @property
+    def has_master(self) -> bool:
+        """Whether the master runs."""
+        return self._master is not None and self._master.poll() is None
 
     def kill_master(self) -> None:
         """Kill the master, which cannot do anything about it."""
         assert self._master is not None
         self._master.kill()
         self._master.wait()
+        # What was killed is what entered the lab; the master itself dies a moment later.
+        until(lambda: not self._answers(), "the master is gone")
 
     def stop_master(self) -> None:
         """Stop the master."""

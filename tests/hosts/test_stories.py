@@ -8,16 +8,27 @@ One command joins six hosts. All stories are of this cloud: each leaves it well 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import md5
+from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
 import pytest
 import yaml
-from operators import KEPT, PATIENCE, TREE, TREE_ON_HOSTS, Operator, made_operator, put_release
+from operators import (
+    PATIENCE,
+    REPOSITORY,
+    TREE,
+    TREE_ON_HOSTS,
+    Operator,
+    made_operator,
+    put_release,
+)
 
 from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.polling import until
@@ -25,9 +36,25 @@ from slapos_wendelin.lab.polling import until
 CENTERS = ("paris", "tokyo", "virginia")
 RELEASE = f"{TREE_ON_HOSTS}/software.cfg"
 INSTANCES, SOFTWARE = "/srv/slapos-wendelin/inst", "/srv/slapos-wendelin/soft"
+SLAPOS = "/opt/slapos-wendelin/current/bin/slapos"
 AGENT_LOG = "/srv/slapos-wendelin/run/agent.log"
 
+#: Whose commands the stories run.
+PAGE = (REPOSITORY / "docs" / "data-centers.md").read_text()
+
 Document = dict[str, Any]
+
+
+def documented(name: str, changes: Mapping[str, str] | None = None) -> list[str]:
+    """Return the words of the page's command that begins so, without "slapos", some changed."""
+    (words,) = (each for each in commands() if " ".join(each).startswith(name))
+    return [(changes or {}).get(word, word) for word in words]
+
+
+def commands() -> list[list[str]]:
+    """Return the words of each command of the page, without "slapos"."""
+    lines = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("slapos ")]
 
 
 class Cloud(Operator):
@@ -43,8 +70,8 @@ class Cloud(Operator):
             described["hosts"] = [{"address": each.address, "name": each.name} for each in hosts]
         document = {"defaults": {"user": "admin", "partitions": 5}, "datacenters": centers}
         (self.folder / "computers.yaml").write_text(yaml.safe_dump(document))
-        join = ("computer", "join", "--inventory", "computers.yaml", *self.way(), "--json")
-        outcomes: list[Document] = json.loads(self.slapos(*join).stdout)
+        done = self.slapos(*documented("computer join"), *self.way(), "--json")
+        outcomes: list[Document] = json.loads(done.stdout)
         return outcomes
 
     def change(self, name: str, *parameters: str, wait: bool = False) -> None:
@@ -56,17 +83,20 @@ class Cloud(Operator):
     def single(
         self,
         name: str,
-        computer: str,
+        place: str,
         *,
         release: str = RELEASE,
         wait: bool = True,
         status: int = 0,
     ) -> str:
-        """Request one node alone on a computer, wait until it is well; return what was said."""
-        place = ("--type", "node", "--node", f"computer_guid={computer}")
+        """Request one node alone, wait until it is well; return what was said.
+
+        :param place: a computer, or KEY=VALUE.
+        """
+        node = ("--type", "node", "--node", place if "=" in place else f"computer_guid={place}")
         waiting = ("--wait", str(PATIENCE)) if wait else ()
         options = ("--parameters", f"words={name}", "--unchecked", *waiting)
-        done = self.slapos("request", name, release, *place, *options, status=status)
+        done = self.slapos("request", name, release, *node, *options, status=status)
         return done.stdout + done.stderr
 
     def computer(self, name: str) -> Document:
@@ -84,9 +114,10 @@ class Cloud(Operator):
         (tree,) = (each for each in self.status()["instances"] if each["reference"] == reference)
         return tree
 
-    def end(self, name: str) -> None:
+    def end(self, name: str, *, wait: bool = True) -> None:
         """Destroy an instance tree, and wait until it is gone."""
-        self.slapos("request", name, "--state", "destroyed", "--wait", str(PATIENCE))
+        waiting = ("--wait", str(PATIENCE)) if wait else ()
+        self.slapos("request", name, "--state", "destroyed", *waiting)
 
     def status(self) -> Document:
         """Return the state of everything, as it is now or a moment later."""
@@ -156,10 +187,9 @@ def processed(host: Host, instance: Document) -> int:
     return log.count(f"{instance['partition']}: well")
 
 
-def agent_status(host: Host, *options: str) -> Document:
+def agent_status(host: Host) -> Document:
     """Return what the agent of a host says."""
-    node = "/opt/slapos-wendelin/current/bin/slapos"
-    done = host.run(node, "node", "status", "--json", *options, check=False)
+    done = host.run(SLAPOS, *documented("node status"), "--json", check=False)
     document: Document = json.loads(done.stdout)
     return document
 
@@ -198,8 +228,7 @@ def builds_wait(host: Host) -> Iterator[None]:
 
 def wipe(host: Host, partition: str) -> None:
     """Give up what a partition holds that the master does not know."""
-    node = "/opt/slapos-wendelin/current/bin/slapos"
-    host.run(node, "node", "wipe", partition, "--yes")
+    host.run(SLAPOS, *documented("node wipe", {"slappart0": partition}))
 
 
 def nodes_of(tree: Document) -> list[Document]:
@@ -254,6 +283,8 @@ def quick_to_lose(cloud: Cloud) -> Iterator[None]:
 def mend(cloud: Cloud) -> None:
     """Make a cloud well and empty again, whatever a story has done."""
     lab = cloud.lab
+    if not cloud.has_master:
+        cloud.run_master()
     for center in lab.data_centers.values():
         center.heal()
     for host in lab.hosts.values():
@@ -264,8 +295,15 @@ def mend(cloud: Cloud) -> None:
         for partition in computer["measured"].get("left", {}):
             wipe(lab.host(computer["reference"]), partition)
     for tree in cloud.status()["instances"]:
-        cloud.end(tree["reference"])
+        cloud.end(tree["reference"], wait=False)
+    until(lambda: not cloud.status()["instances"], "all instances are gone", PATIENCE)
     until(cloud.is_well, f"the cloud is well again: {cloud.status()['problems']}", PATIENCE)
+
+
+def test_no_command_of_the_page_is_without_a_story() -> None:
+    run = re.findall(r"documented\(\s*\"([^\"]+)\"", Path(__file__).read_text())
+    names = {name for name in run if any(" ".join(each).startswith(name) for each in commands())}
+    assert len(names) == len(set(run)) == len(commands()) == 10, (sorted(set(run)), commands())
 
 
 def test_one_inventory_makes_a_cloud_and_a_tree_spreads_over_its_data_centers(
@@ -277,6 +315,7 @@ def test_one_inventory_makes_a_cloud_and_a_tree_spreads_over_its_data_centers(
         dict.fromkeys(CENTERS, 2)
     )
 
+    assert "All is well." in cloud.slapos(*documented("cluster status")).stdout
     tree = cloud.tree("spread", "nodes=6", "words=bonjour")
     nodes = nodes_of(tree)
     assert sorted(each["computer"] for each in nodes) == sorted(cloud.lab.hosts)
@@ -286,9 +325,8 @@ def test_one_inventory_makes_a_cloud_and_a_tree_spreads_over_its_data_centers(
         assert tree["connection"][node["reference"]] == f"{node['computer']} says bonjour"
         (process,) = starts(cloud.host_of(node), node)
         assert runs(cloud.host_of(node), process)
-    for computer in cloud.status()["computers"]:
-        (release,) = computer["software"]
-        assert (release["url"], release["reported_state"]) == (RELEASE, "available")
+    for host in cloud.lab.hosts.values():
+        assert release_on(cloud, host, RELEASE)["reported_state"] == "available"
 
 
 def test_a_data_center_that_is_cut_catches_up_and_does_nothing_twice(cloud: Cloud) -> None:
@@ -327,17 +365,20 @@ def test_a_data_center_that_is_cut_catches_up_and_does_nothing_twice(cloud: Clou
 
 
 def test_a_frozen_host_is_lost_takes_nothing_new_and_comes_back_as_it_was(cloud: Cloud) -> None:
-    host = cloud.lab.host("paris-1")
-    cloud.single("steady", host.name)
+    request = documented("request steady", {"https://example.org/software.cfg": RELEASE})
+    node = ("--type", "node", "--parameters", "words=steady", "--unchecked")
+    cloud.slapos(*request, *node, "--wait", str(PATIENCE))
     steady = cloud.instance("steady")
+    assert steady["datacenter"] == "paris"
+    host = cloud.host_of(steady)
     before = starts(host, steady), processed(host, steady)
 
     with quick_to_lose(cloud):
         host.freeze()
         until(lambda: cloud.computer(host.name)["lost"], "the host is lost", PATIENCE)
         problems = cloud.status()["problems"]
-        assert any(each.startswith("computer paris-1 is lost") for each in problems), problems
-        assert "paris-1: lost" in cloud.single("newcomer", host.name, status=1)
+        assert any(each.startswith(f"computer {host.name} is lost") for each in problems), problems
+        assert f"{host.name}: lost" in cloud.single("newcomer", host.name, status=1)
 
         host.thaw()
         until(lambda: not cloud.computer(host.name)["lost"], "the host is back", PATIENCE)
@@ -351,7 +392,7 @@ def test_a_master_restored_from_an_older_backup_harms_nothing(cloud: Cloud) -> N
     tokyo, paris = cloud.lab.host("tokyo-1"), cloud.lab.host("paris-1")
     kept = cloud.tree("kept", "nodes=2", "words=old")
     cloud.single("gone", tokyo.name)
-    cloud.slapos("master", "backup", "older.backup", *KEPT)
+    cloud.slapos(*documented("master backup"))
 
     # What the backup does not know: a change, an end, and two instances, one where another was.
     place = cloud.instance("gone")["partition"]
@@ -366,7 +407,7 @@ def test_a_master_restored_from_an_older_backup_harms_nothing(cloud: Cloud) -> N
     old = {each["guid"]: starts(cloud.host_of(each), each) for each in nodes_of(kept)}
 
     cloud.kill_master()
-    cloud.slapos("master", "restore", "older.backup", *KEPT, "--replace", "--yes")
+    cloud.slapos(*documented("master restore"))
     assert all(runs(host, *each) for (host, _), each in zip(unknown, before, strict=True))
     cloud.run_master()
 
@@ -399,7 +440,7 @@ def test_a_master_restored_from_an_older_backup_harms_nothing(cloud: Cloud) -> N
         assert any(each["guid"] in problem for problem in agent_status(host)["problems"])
 
     # What is needed again is requested again, somewhere else; the operator gives up what is left.
-    cloud.slapos("cluster", "move", "gone", "--to", tokyo.name, "--yes")
+    cloud.slapos(*documented("cluster move"))
     cloud.single("late", tokyo.name)
     assert cloud.instance("late")["partition"] != place
     assert runs(tokyo, *before[0])
@@ -455,6 +496,25 @@ def test_a_host_without_power_comes_back_with_its_instances(cloud: Cloud) -> Non
     assert places(healed) == places(tree)
     assert runs(host, starts(host, node)[-1])
     until(lambda: agent_status(host)["well"], "the agent has nothing to complain of", PATIENCE)
+
+
+def test_the_instances_of_a_host_that_is_dead_go_elsewhere_when_the_operator_says_so(
+    cloud: Cloud,
+) -> None:
+    cloud.single("refugee", "datacenter=tokyo")
+    refugee = cloud.instance("refugee")
+    host = cloud.host_of(refugee)
+    host.power_off()
+    cloud.slapos(*documented("computer drain", {"tokyo-2": host.name}))
+    moved = cloud.instance("refugee")
+    assert (moved["guid"], moved["datacenter"]) == (refugee["guid"], "tokyo")
+    assert moved["computer"] != host.name
+    assert runs(cloud.host_of(moved), *starts(cloud.host_of(moved), moved))
+    host.power_on()
+    until(cloud.is_well, "the host has wiped what was moved", PATIENCE)
+    assert not host.path(f"{INSTANCES}/{refugee['partition']}/starts").exists()
+    cloud.slapos(*documented("computer uncordon", {"tokyo-2": host.name}))
+    assert cloud.computer(host.name)["state"] == "eligible"
 
 
 @pytest.mark.parametrize("moment", ["in the middle of", "directly after"])
