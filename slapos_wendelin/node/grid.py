@@ -157,9 +157,7 @@ class Grid(stock.Slapgrid):
         is_destroyed = partition.getState() == stock.COMPUTER_PARTITION_DESTROYED_STATE
         if not is_destroyed:
             check_partition(Path(self.instance_root, name))
-        occupant = occupant_of(partition)
-        if occupant is not None:
-            self.occupants.enter(name, occupant)
+        self.occupants.enter(partition)
         self.processComputerPartition(partition)
         if is_destroyed:
             # slapgrid empties partitions when it reports usage.

@@ -15,7 +15,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Processor:
                 "event": "fetched",
                 "partitions": [self._partition(each) for each in partitions],
                 "software": [self._software(each) for each in software],
-                "left": {name: asdict(each) for name, each in self.grid.left.items()},
+                "left": {name: each.told() for name, each in self.grid.left.items()},
             }
         )
 

@@ -111,7 +111,9 @@ class Cloud(Operator):
 
     def instance(self, reference: str) -> Document:
         """Return an instance tree as the master shows it."""
-        (tree,) = (each for each in self.status()["instances"] if each["reference"] == reference)
+        known = [each for each in self.status()["instances"] if each["reference"] == reference]
+        # One that was moved leaves another of its name behind, which is to be wiped.
+        (tree,) = (each for each in known if each["state"] != "destroyed" or len(known) == 1)
         return tree
 
     def end(self, name: str, *, wait: bool = True) -> None:

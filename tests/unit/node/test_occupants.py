@@ -12,7 +12,8 @@ from slapos.slap.slap import ComputerPartition
 
 from slapos_wendelin.node.occupants import Occupant, Occupants, OccupiedError
 
-MINE, OTHER = Occupant("SOFTINST-1", "mine", "root"), Occupant("SOFTINST-2", "other", "root")
+MINE = Occupant("SOFTINST-1", "mine", "root", 1.0)
+OTHER = Occupant("SOFTINST-2", "other", "root", 1.0)
 
 
 @pytest.fixture
@@ -32,36 +33,48 @@ def wanted(occupant: Occupant | None, timestamp: str = "1") -> Any:
     if occupant is not None:
         parameters |= {"instance_title": occupant.instance, "root_instance_title": occupant.root}
     guid = None if occupant is None else occupant.guid
-    vars(document).update(_instance_guid=guid, _parameter_dict=parameters)
+    vars(document).update(
+        _instance_guid=guid, _parameter_dict=parameters, _requested_state="started"
+    )
+    return document
+
+
+def left_by(occupant: Occupant, at: str) -> Any:
+    """Return a partition that an instance has left, which is to be wiped."""
+    document = wanted(OTHER, "9")
+    vars(document)["_requested_state"] = "destroyed"
+    vars(document)["_parameter_dict"] |= {"left_by": occupant.guid, "left_at": at}
     return document
 
 
 def test_data_of_one_instance_are_not_touched_for_another(partition: Path) -> None:
     occupants = Occupants(partition.parent)
-    occupants.enter("slappart0", MINE)
+    occupants.enter(wanted(MINE))
     (partition / "data").touch()
-    occupants.enter("slappart0", MINE)
+    occupants.enter(wanted(MINE))
     with pytest.raises(OccupiedError, match=r"slappart0 holds the data of 'mine' \(SOFTINST-1\)"):
-        occupants.enter("slappart0", OTHER)
+        occupants.enter(wanted(OTHER))
     assert occupants.of("slappart0") == MINE
 
 
 def test_what_the_master_does_not_know_is_told(partition: Path) -> None:
     occupants = Occupants(partition.parent)
-    occupants.enter("slappart0", MINE)
+    occupants.enter(wanted(MINE))
     (partition / "data").touch()
     assert occupants.learn([wanted(MINE)]) == {}
     for master_says in (wanted(None), wanted(OTHER)):
         assert occupants.learn([master_says]) == {"slappart0": MINE}
 
 
-@pytest.mark.parametrize("garbage", [".slapgrid", ".timestamp"])
+@pytest.mark.parametrize(
+    "garbage", [".slapgrid", ".timestamp", ".slapos-request-transaction-slappart0"]
+)
 def test_a_partition_that_was_emptied_is_free_for_others(partition: Path, garbage: str) -> None:
     occupants = Occupants(partition.parent)
-    occupants.enter("slappart0", MINE)
+    occupants.enter(wanted(MINE))
     (partition / garbage).touch()
     assert occupants.learn([wanted(None)]) == {}
-    occupants.enter("slappart0", OTHER)
+    occupants.enter(wanted(OTHER))
     (partition / "data").touch()
     assert occupants.of("slappart0") == OTHER
     occupants.forget("slappart0")
@@ -71,6 +84,19 @@ def test_a_partition_that_was_emptied_is_free_for_others(partition: Path, garbag
     assert not list((partition.parent / ".agent" / "instances").iterdir())
 
 
+def test_what_an_instance_has_left_is_wiped_but_not_after_it_has_come_back(partition: Path) -> None:
+    occupants = Occupants(partition.parent)
+    occupants.enter(wanted(MINE, "5"))
+    (partition / "data").touch()
+    assert occupants.learn([left_by(MINE, "7")]) == {}
+    occupants.enter(left_by(MINE, "7"))
+    known = {"slappart0": Occupant("SOFTINST-1", "mine", "root", 5.0)}
+    for earlier in (left_by(MINE, "3"), left_by(Occupant("SOFTINST-3"), "7")):
+        assert occupants.learn([earlier]) == known
+        with pytest.raises(OccupiedError):
+            occupants.enter(earlier)
+
+
 def test_what_was_processed_before_anybody_noted_it_is_noted(partition: Path) -> None:
     occupants = Occupants(partition.parent)
     (partition / "data").touch()
@@ -78,4 +104,6 @@ def test_what_was_processed_before_anybody_noted_it_is_noted(partition: Path) ->
     assert occupants.of("slappart0") is None
     (partition / ".timestamp").write_text("2")
     occupants.learn([wanted(MINE, "2")])
-    assert occupants.of("slappart0") == MINE
+    known = occupants.of("slappart0")
+    assert known is not None
+    assert known.guid == MINE.guid
