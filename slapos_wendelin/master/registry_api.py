@@ -95,6 +95,18 @@ def get_due(reference: str) -> dict[str, Any]:
         return views.due_view(registry.computer(session, reference), after)
 
 
+@blueprint.get("/location")
+def get_location() -> dict[str, str]:
+    """Say where a partition is: its computer, and that one's data center and region."""
+    with context().reading() as session:
+        host = registry.computer(session, request.args.get("computer_id", ""))
+        return {
+            "computer": host.reference,
+            "datacenter": host.datacenter,
+            "region": host.region,
+        }
+
+
 @blueprint.post("/instances/<path:reference>/move")
 def move_instance(reference: str) -> dict[str, Any]:
     """Place an instance anew."""
