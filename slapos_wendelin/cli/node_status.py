@@ -21,6 +21,7 @@ from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.cli.ages import duration
 from slapos_wendelin.cli.client_command import print_json
+from slapos_wendelin.disk_space import fault_of
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import exclusion, state
 from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration
@@ -93,6 +94,9 @@ def node_status(configuration: NodeConfiguration, only: Iterable[str] = ()) -> D
         "quotas": {"mount_point": quotas.mount_point, "kept": quotas.are_kept},
     }
     problems = _problems(document)
+    # An agent whose disk is full cannot tell it.
+    if full := fault_of(root):
+        problems.append(full)
     return document | {"well": not problems, "problems": problems}
 
 
@@ -124,7 +128,13 @@ def _problems(document: Document) -> list[str]:
     if document["master"]["error"]:
         found.append(f"the master does not answer: {document['master']['error']}")
     found += [
-        f"{each['url']} is to be {each['wanted']}: {each['state']}" for each in document["software"]
+        f"{name} holds the data of {each['instance']!r} ({each['guid']}), of which the master does"
+        f" not know that it is here; to give it up: slapos node wipe {name}"
+        for name, each in document.get("left", {}).items()
+    ]
+    found += [
+        f"{each['url']} is to be {each['wanted']}: {each.get('error') or each['state']}"
+        for each in document["software"]
     ]
     for each in document["partitions"]:
         red = red_promises(each)

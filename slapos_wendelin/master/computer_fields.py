@@ -24,7 +24,10 @@ SIZES = ("cpu_core", "memory_size", "storage_capacity")
 USES = ("memory_used", "storage_used")
 
 #: Of what is measured, what decides whether an instance can be placed there.
-DECISIVE = (*SIZES, "capabilities")
+DECISIVE = (*SIZES, "capabilities", "left")
+
+#: What a computer tells of an instance whose data a partition holds, unknown to the master.
+_OCCUPANT = ("guid", "instance", "root")
 
 #: The load averages over 1, 5 and 15 minutes.
 _LOADS = 3
@@ -55,6 +58,21 @@ def check_measurement(values: Mapping[str, Any]) -> dict[str, Any]:
     if "load" in values:
         checked["load"] = _load(values["load"])
     checked["deaths"] = _deaths(values.get("deaths", []))
+    checked["left"] = _left(values.get("left", {}))
+    return checked
+
+
+def _left(value: object) -> dict[str, dict[str, str]]:
+    """Return the partitions that hold data unknown to the master, and whose."""
+    remedy = f"send {{PARTITION: {{{', '.join(_OCCUPANT)}}}}}"
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"left is {shown(value)}", remedy)
+    checked: dict[str, dict[str, str]] = {}
+    for name, occupant in value.items():
+        if not isinstance(occupant, dict) or occupant.keys() != set(_OCCUPANT):
+            raise InvalidRequestError(f"left of {shown(name)} is {shown(occupant)}", remedy)
+        texts = {key: check_name(occupant[key], f"{key} of {name}") for key in _OCCUPANT}
+        checked[check_name(name, "partition")] = texts
     return checked
 
 

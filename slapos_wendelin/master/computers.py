@@ -107,7 +107,7 @@ def instances_on(session: Session, host: Computer) -> list[Instance]:
 
 
 def keep_measurement(host: Computer, values: Mapping[str, Any], now: float) -> bool:
-    """Keep what a computer measured, if its sizes are new or the last measurement is old.
+    """Keep what a computer measured, if it is news or the last measurement is old.
 
     :param values: what `check_measurement` returned.
     :returns: whether it was kept.
@@ -131,6 +131,7 @@ def is_measurement_news(host: Computer, values: Mapping[str, Any], now: float) -
     return (
         any(known.get(name) != values[name] for name in SIZES)
         or known.get("deaths", []) != values.get("deaths", [])
+        or known.get("left", {}) != values["left"]
         or now - known.get("measured_at", 0.0) > _MEASUREMENT_AGE
     )
 

@@ -62,7 +62,7 @@ def delete_computer(reference: str) -> dict[str, Any]:
 @blueprint.put("/computers/<path:reference>/measurement")
 def put_measurement(reference: str) -> dict[str, Any]:
     """Keep what a computer measured of itself, and that it called."""
-    values = check_measurement(json_body(*SIZES, *USES, "load", "deaths"))
+    values = check_measurement(json_body(*SIZES, *USES, "load", "deaths", "left"))
     now = time.time()
     with context().reading() as session:
         host = registry.computer(session, reference)

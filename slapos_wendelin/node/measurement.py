@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,11 @@ class Reporter:
         self._computer = computer
         self._instance_root = instance_root
         self._deaths = deaths
+        self._left: Mapping[str, Mapping[str, str]] = {}
         self._news = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Report until the event is set."""
+        """Report until the event is set; whoever sets it calls wake() then."""
         next_news = 0.0
         while not stop.is_set():
             if self._news.wait(INTERVAL if self.report() else RETRY):
@@ -78,13 +79,19 @@ class Reporter:
                 self._news.clear()
 
     def wake(self) -> None:
-        """Report at once, or when the last news is not so new any more."""
+        """Report at once, or when the last news is not so new any more, or end."""
         self._news.set()
+
+    def tell_left(self, left: Mapping[str, Mapping[str, str]]) -> None:
+        """Report what is in partitions that the master does not know to be there."""
+        self._left = left
+        self.wake()
 
     def report(self) -> bool:
         """Report once; return whether the master has it."""
         try:
-            measured = measure(self._instance_root) | {"deaths": self._deaths()}
+            left = {"left": self._left} if self._left else {}
+            measured = measure(self._instance_root) | {"deaths": self._deaths()} | left
             self._master.put_measurement(self._computer, measured)
         except (WendelinError, OSError) as error:
             log.warning("not reported: %s", error)

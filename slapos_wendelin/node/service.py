@@ -84,6 +84,8 @@ class NodeService:
         self._watched: dict[str, str] = {}
         #: The master as seen last: what it said when it was away, empty when it answered.
         self._master_error = "not asked yet"
+        #: What is in partitions that the master does not know to be there, by their names.
+        self._left: dict[str, dict[str, str]] = {}
         self._started_at = time.time()
         self._prepared = threading.Event()
         self._helpers: dict[str, Helper] = {}
@@ -116,6 +118,10 @@ class NodeService:
         self.keeper.wake()
         self.reporter.wake()
         self._stopped.wait()
+
+    def look_again(self) -> None:
+        """Ask the master for everything once more, and look at what is here."""
+        self._events.put({"event": "due"})
 
     def _start_helpers(self) -> None:
         """Start the processes that work for this one."""
@@ -203,6 +209,11 @@ class NodeService:
         self._next_fetch = now if self._must_fetch_again else now + FETCH_INTERVAL
         self._must_fetch_again = False
         self.work.learn(event["partitions"], event["software"], now)
+        if event["left"] != self._left:
+            for name in self._left.keys() - event["left"].keys():
+                self.work.hurry(name, now)
+            self._left = event["left"]
+            self.reporter.tell_left(self._left)
 
     def _on_away(self, event: Event, now: float) -> None:
         """Try again later; what runs goes on."""
@@ -236,6 +247,12 @@ class NodeService:
         self.work.built(now, well=event["outcome"] == "well")
         self._release("software")
         self._next_fetch = now
+
+    def _on_unbuilt(self, event: Event, _: float) -> None:
+        """Note why a release was not built or removed."""
+        software = self.work.software.get(event["url"])
+        if software is not None:
+            software.error = event["error"]
 
     def _on_promises(self, event: Event, now: float) -> None:
         """Note what the promises of a partition say."""
@@ -358,6 +375,7 @@ class NodeService:
             "written_at": time.time(),
             "master": {"url": self.configuration.master_url, "error": self._master_error},
             "deaths": self.keeper.deaths.told(),
+            "left": self._left,
             **state.describe(self.work, now, held),
         }
         try:

@@ -303,6 +303,36 @@ def test_instances_go_where_what_was_measured_is_enough(cloud: Cloud):
     assert cloud.request("cluster", filter_kw={"cpu_core": "8"}).slap_computer_id == "large"
 
 
+def test_what_a_computer_holds_unknown_to_its_master_is_named_and_no_place_for_others(cloud: Cloud):
+    cloud.add_computer("paris")
+    left = {"slappart0": {"guid": "SOFTINST-7", "instance": "lost", "root": "tree"}}
+    cloud.client.put_measurement("paris", {**SIZES, "left": left})
+    (problem,) = cloud.client.status()["problems"]
+    assert "slappart0 of paris holds the data of 'lost' (SOFTINST-7)" in problem
+    assert "slapos node wipe slappart0" in problem
+    assert cloud.request("first").slap_computer_partition_id == "slappart1"
+    with pytest.raises(MasterAnswerError, match="paris: full"):
+        cloud.client.request({"reference": "second", "release_url": "/software.cfg"})
+    # It is gone with the next measurement that does not tell of it, and at once.
+    cloud.client.put_measurement("paris", SIZES)
+    assert cloud.request("second").slap_computer_partition_id == "slappart0"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [],
+        {"slappart0": "SOFTINST-7"},
+        {"slappart0": {"guid": "SOFTINST-7"}},
+        {"slappart0": {"guid": 7, "instance": "lost", "root": "tree"}},
+    ],
+)
+def test_what_a_computer_holds_is_told_well_formed(cloud: Cloud, left: object):
+    cloud.add_computer("paris")
+    with pytest.raises(MasterAnswerError):
+        cloud.client.put_measurement("paris", {**SIZES, "left": left})
+
+
 def test_a_computer_measures_itself(cloud: Cloud, tmp_path: Path):
     cloud.add_computer("paris")
     assert Reporter(cloud.client, "paris", tmp_path).report()
