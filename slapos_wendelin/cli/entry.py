@@ -61,6 +61,9 @@ RARE_COMMANDS = {
     f"master {name}": f"slapos_wendelin.cli.master:{name.capitalize()}Command"
     for name in ("backup", "check", "restore", "start", "unit")
 } | {
+    "cache key": "slapos_wendelin.cli.compiled:KeyCommand",
+    "cache pull": "slapos_wendelin.cli.compiled:PullCommand",
+    "cache push": "slapos_wendelin.cli.compiled:PushCommand",
     "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
     "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
     "computer create": "slapos_wendelin.cli.create:CreateCommand",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from slapos_wendelin.cli import tests
+from slapos_wendelin.cli import build, mirror, tests
 from slapos_wendelin.cli.outcome import outcome
 from slapos_wendelin.cli.status import exit_status, print_status
 from slapos_wendelin.errors import MissingRequirementError
@@ -33,7 +33,7 @@ from slapos_wendelin.local.services import Services
 
 #: All that an environment is made of; anything else in its folder is not ours to erase.
 ENTRIES = (
-    *("cache", "computers", "etc", "log", "master", "parts", "release", "services.log"),
+    *("build", "cache", "computers", "etc", "log", "master", "parts", "release", "services.log"),
     *("services.pid", "services.sock", "source", "test", "toolkit", "user", ".lock"),
 )
 
@@ -139,7 +139,7 @@ def env(_options: argparse.Namespace) -> int:
     home = Home.from_environment()
     for name, value in environment_of(home).items():
         print(f"export {name}={shlex.quote(value)}")
-    words = "up down status test lab doctor env run"
+    words = "up down status test lab doctor env run build mirror"
     print(f"complete -W '{words}' wendelin ./wendelin 2>/dev/null || true")
     print('# Use it with:  eval "$(./wendelin env)"')
     return 0
@@ -180,6 +180,8 @@ def parser() -> argparse.ArgumentParser:
     command(status).add_argument("--json", action="store_true", help="for programs")
     command(env)
     command(run).add_argument("command", nargs=argparse.REMAINDER)
+    build.add_arguments(command(build.build))
+    mirror.add_arguments(command(mirror.mirror))
     command(tests.test).add_argument("arguments", nargs=argparse.REMAINDER)
     return main_parser
 

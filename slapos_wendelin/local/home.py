@@ -85,6 +85,11 @@ class Home:
         return self.root / "parts"
 
     @property
+    def downloads(self) -> Path:
+        """Where source archives are kept, named as buildout looks for them."""
+        return self.root / "cache" / "download"
+
+    @property
     def log(self) -> Path:
         """Folder of the logs of the master and of the computers' services."""
         return self.root / "log"

@@ -77,14 +77,15 @@ def fetch_source_archive(
             for path in sorted(folder.glob("*.tar.gz")):
                 if _is_release(path.name, name, version):
                     return _checked(path.read_bytes(), sha256, str(path))
-    if offline:
+    index = index_url()
+    if offline and not index.startswith("file:"):
         raise ProfileError(
             f"{requirement} is not in the download-cache {download_cache or '(not set)'}, and "
             "offline mode forbids to fetch it",
             NETWORK,
         )
-    filename, url = _find(name, version, index_url())
-    content = _checked(_open(url)[0], sha256, _without_password(url))
+    filename, url = _find(name, version, index)
+    content = _checked(_open(url)[0], sha256, without_password(url))
     if download_cache:
         download_cache.mkdir(parents=True, exist_ok=True)
         temporary = download_cache / f".{filename}.{os.getpid()}"
@@ -118,7 +119,7 @@ def _find(name: str, version: Version, index: str) -> tuple[str, str]:
         if _is_release(filename, name, version) and filename.endswith(".tar.gz"):
             return filename, urljoin(page, url)
     raise ProfileError(
-        f"{_without_password(page)} lists no source archive of {name} {version}",
+        f"{without_password(page)} lists no source archive of {name} {version}",
         "correct the version, or name an index that has it in UV_DEFAULT_INDEX",
     )
 
@@ -150,12 +151,12 @@ def _open(url: str) -> tuple[bytes, str]:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https", "file"}:
         raise ProfileError(
-            f"the Python index {_without_password(url)} is no http, https or file URL"
+            f"the Python index {without_password(url)} is no http, https or file URL"
         )
     if parts.scheme == "file" and parts.path.endswith("/"):
         url += "index.html"
     try:
-        request = urllib.request.Request(_without_password(url), headers=_ACCEPT)  # noqa: S310
+        request = urllib.request.Request(without_password(url), headers=_ACCEPT)  # noqa: S310
         if parts.username:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             token = base64.b64encode(user.encode()).decode()
@@ -163,10 +164,10 @@ def _open(url: str) -> tuple[bytes, str]:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
             return answer.read(), answer.headers.get_content_type()
     except (URLError, OSError) as error:
-        raise ProfileError(f"cannot fetch {_without_password(url)}: {error}", NETWORK) from error
+        raise ProfileError(f"cannot fetch {without_password(url)}: {error}", NETWORK) from error
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     """Return a URL without its user and password, for messages."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -36,6 +36,17 @@ def option_lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
+def option_variables(options: Any, name: str) -> dict[str, str]:
+    """Read an option of ``NAME = VALUE`` lines."""
+    variables: dict[str, str] = {}
+    for line in option_lines(options.get(name, "")):
+        variable, equals, value = line.partition("=")
+        if not equals or not variable.strip().isidentifier():
+            raise ProfileError(f"[{options.name}] {name}: {line!r} is not of the form NAME = VALUE")
+        variables[variable.strip()] = value.strip()
+    return variables
+
+
 def option_is_true(options: Any, name: str, *, default: bool) -> bool:
     """Read a ``true`` or ``false`` option."""
     text = options.get(name, "true" if default else "false")

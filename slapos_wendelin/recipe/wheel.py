@@ -7,17 +7,25 @@ import hashlib
 import logging
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from packaging.tags import interpreter_name, interpreter_version
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from slapos_wendelin.buildout.errors import ProfileError
 from slapos_wendelin.recipe import index, program, source
-from slapos_wendelin.recipe.resource import option_is_true, option_lines, read_resource
+from slapos_wendelin.recipe.build_platform import build_platform
+from slapos_wendelin.recipe.resource import (
+    option_is_true,
+    option_lines,
+    option_variables,
+    read_resource,
+)
 from slapos_wendelin.recipe.shared import SharedPart
 
 #: Raised when the same inputs give another wheel.
@@ -26,6 +34,9 @@ _RECIPE_VERSION = 1
 #: 1980-01-01, the first time that the entries of a zip file can have.
 _SOURCE_DATE_EPOCH = "315532800"
 
+#: The tag of a wheel with compiled modules, in profiles that are for every Python and machine.
+_NATIVE = "native"
+
 
 class Recipe:
     """Build a wheel with the toolkit's own setuptools, without network.
@@ -33,8 +44,10 @@ class Recipe:
     Options: either ``requirement`` (NAME==VERSION) and ``sha256`` of its source archive, or
     ``path``, the folder of a project. ``patches``: one ``FILE#MD5`` a line. ``patch-options``:
     ``-p1`` unless given. ``version``: that the patches give the project, when it is another.
-    ``tag``: of the wheel, ``py3-none-any`` unless given. ``shared``: true unless given. Gives
-    ``wheel`` (path of the file) and ``location`` (its folder).
+    ``tag``: of the wheel, ``py3-none-any`` unless given; ``native`` for a wheel with compiled
+    modules, which is for this Python and this system. ``environment``: ``NAME = VALUE`` a line,
+    for the compiler. ``shared``: true unless given. Gives ``wheel`` (path of the file) and
+    ``location`` (its folder).
     """
 
     def __init__(self, buildout: Any, name: str, options: Any) -> None:
@@ -51,6 +64,7 @@ class Recipe:
             (reference.partition("#")[0], read_resource(self.section, reference))
             for reference in option_lines(options.get("patches", ""))
         ]
+        self.environment = option_variables(options, "environment")
         self.part = SharedPart(
             self.section,
             name,
@@ -83,14 +97,26 @@ class Recipe:
             origin = {"project": source.project_digest(self.path)}
         else:
             origin = {"requirement": self.options["requirement"], "sha256": self.options["sha256"]}
-        return origin | {
-            "recipe": f"slapos_wendelin:wheel {_RECIPE_VERSION}",
-            "filename": self._filename(),
-            "patches": [hashlib.sha256(content).hexdigest() for _, content in self.patches],
-            "patch-options": self.patch_options,
-            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-            "setuptools": installed_version("setuptools"),
-        }
+        native = {"platform": build_platform("cc")} if self._is_native else {}
+        if self.environment:
+            native |= {"environment": self.environment}
+        return (
+            origin
+            | native
+            | {
+                "recipe": f"slapos_wendelin:wheel {_RECIPE_VERSION}",
+                "filename": self._filename(),
+                "patches": [hashlib.sha256(content).hexdigest() for _, content in self.patches],
+                "patch-options": self.patch_options,
+                "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+                "setuptools": installed_version("setuptools"),
+            }
+        )
+
+    @property
+    def _is_native(self) -> bool:
+        """Whether the wheel has compiled modules."""
+        return self.options.get("tag") == _NATIVE
 
     def _filename(self) -> str:
         """Return the name that the wheel will have."""
@@ -99,7 +125,7 @@ class Recipe:
         else:
             name, version = index.parse_pin(self.options["requirement"])
             version = self.options.get("version", version)
-        tag = self.options.get("tag", "py3-none-any")
+        tag = _native_tag() if self._is_native else self.options.get("tag", "py3-none-any")
         return f"{canonicalize_name(name).replace('-', '_')}-{Version(str(version))}-{tag}.whl"
 
     def _build(self, location: Path, lock: int) -> None:
@@ -161,8 +187,16 @@ class Recipe:
             lock=lock,
             umask=0o022,
             environment=program.clean_environment()
+            | self.environment
             | {"SOURCE_DATE_EPOCH": _SOURCE_DATE_EPOCH, "PYTHONHASHSEED": "0"},
         )
+
+
+def _native_tag() -> str:
+    """Return the tag of a wheel that setuptools compiles here."""
+    python = interpreter_name() + interpreter_version()
+    system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    return f"{python}-{python}-{system}"
 
 
 @contextlib.contextmanager

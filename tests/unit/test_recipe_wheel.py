@@ -5,6 +5,8 @@
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -203,3 +205,58 @@ def test_path_and_requirement_together_are_refused(tmp_path):
     profile(tmp_path, path=tmp_path, requirement="tiny==1.0")
     output = buildout(tmp_path, status=1).stdout
     assert "needs one of the options path and requirement" in output
+
+
+NATIVE = """\
+from setuptools import Extension, setup
+
+setup(
+    name="tiny",
+    version="1.0",
+    packages=["tiny"],
+    ext_modules=[Extension("tiny.fast", ["fast.c"])],
+)
+"""
+FAST = """\
+#include <Python.h>
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "fast", 0, -1, 0, 0, 0, 0, 0};
+PyMODINIT_FUNC PyInit_fast(void) {
+    PyObject *made = PyModule_Create(&module);
+    PyModule_AddIntConstant(made, "number", NUMBER);
+    return made;
+}
+"""
+
+
+def native_release(index):
+    files = {
+        "setup.py": NATIVE,
+        "fast.c": FAST,
+        "tiny/__init__.py": "",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+    }
+    content = archive({f"tiny-1.0/{name}": text for name, text in files.items()})
+    return {"requirement": "tiny==1.0", "sha256": index.add("tiny", "tiny-1.0.tar.gz", content)}
+
+
+def test_a_native_wheel_is_compiled_with_the_variables_of_the_profile(tmp_path, index):
+    numbers = []
+    options = native_release(index)
+    for number in (7, 8):
+        profile(tmp_path, **options, tag="native", environment=f"\n  CPPFLAGS = -DNUMBER={number}")
+        buildout(tmp_path, UV_DEFAULT_INDEX=index.url)
+        folder = tmp_path / f"unpacked-{number}"
+        built_wheel(tmp_path).extractall(folder)  # noqa: S202 (it is the test's own)
+        code = "import tiny.fast; print(tiny.fast.number)"
+        numbers.append(
+            subprocess.check_output(
+                [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": "."}
+            )
+        )
+    assert numbers == [b"7\n", b"8\n"]
+
+
+def test_a_line_that_sets_no_variable_is_named(tmp_path):
+    profile(tmp_path, requirement="tiny==1.0", sha256="0" * 64, environment="CPPFLAGS")
+    output = buildout(tmp_path, status=1).stdout
+    assert "[tiny] environment: 'CPPFLAGS' is not of the form NAME = VALUE" in output
