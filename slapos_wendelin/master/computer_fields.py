@@ -51,7 +51,8 @@ def check_measurement(values: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidRequestError(f"the measurement lacks {name!r}", f"send {', '.join(SIZES)}")
     if "load" in values:
         checked["load"] = _load(values["load"])
-    checked["left"] = _left(values.get("left", {}))
+    if left := _left(values.get("left", {})):
+        checked["left"] = left
     return checked
 
 
