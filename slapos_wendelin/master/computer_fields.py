@@ -58,7 +58,8 @@ def check_measurement(values: Mapping[str, Any]) -> dict[str, Any]:
     if "load" in values:
         checked["load"] = _load(values["load"])
     checked["deaths"] = _deaths(values.get("deaths", []))
-    checked["left"] = _left(values.get("left", {}))
+    if left := _left(values.get("left", {})):
+        checked["left"] = left
     return checked
 
 

@@ -114,7 +114,9 @@ def keep_measurement(host: Computer, values: Mapping[str, Any], now: float) -> b
     """
     if not is_measurement_news(host, values, now):
         return False
-    host.measured = {**host.measured, **values, "measured_at": now}
+    # What is not told any more is not left any more.
+    known = {name: value for name, value in host.measured.items() if name != "left"}
+    host.measured = {**known, **values, "measured_at": now}
     return True
 
 
@@ -131,7 +133,7 @@ def is_measurement_news(host: Computer, values: Mapping[str, Any], now: float) -
     return (
         any(known.get(name) != values[name] for name in SIZES)
         or known.get("deaths", []) != values.get("deaths", [])
-        or known.get("left", {}) != values["left"]
+        or known.get("left") != values.get("left")
         or now - known.get("measured_at", 0.0) > _MEASUREMENT_AGE
     )
 

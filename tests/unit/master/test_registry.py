@@ -223,7 +223,7 @@ def test_a_computer_keeps_its_sizes_and_uses(cloud: Cloud):
     told = {**SIZES, "memory_used": 2**30, "storage_used": 2**30, "load": [0.5, 1, 2]}
     assert cloud.client.put_measurement("paris", told) == {"kept": True}
     shown = cloud.client.computer("paris")
-    assert shown["measured"] == {**told, "left": {}}
+    assert shown["measured"] == told
     assert shown["measured_at"]
     # The same sizes soon after are no news; other ones are.
     assert cloud.client.put_measurement("paris", {**told, "memory_used": 5}) == {"kept": False}
