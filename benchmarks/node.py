@@ -57,20 +57,10 @@ PATIENCE = 600.0
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-SOFTWARE = f"""\
-[buildout]
-extends = {REPOSITORY}/stack/slapos.cfg
-parts = instance-template
-
-[instance-template]
-recipe = slapos.recipe.template:jinja2
-output = ${{buildout:directory}}/instance.cfg
-url = ${{:_profile_base_location_}}/instance.cfg.in
-context =
-  raw eggs_directory ${{buildout:eggs-directory}}
-  raw develop_eggs_directory ${{buildout:develop-eggs-directory}}
-  raw plugin ${{:_profile_base_location_}}/plugin.py
-"""
+#: The release of the tests is as small as a release can be.
+RELEASE = REPOSITORY / "tests" / "hosts" / "release"
+#: What else its template for instances is told.
+CONTEXT = "  raw plugin ${:_profile_base_location_}/plugin.py\n"
 
 #: A small instance: one program, one promise of each style, something published.
 INSTANCE = """\
@@ -196,7 +186,12 @@ class Computer:
         for name in ("soft", "inst", "release"):
             (self.folder / name).mkdir()
         release = self.folder / "release"
-        files = {"software.cfg": SOFTWARE, "instance.cfg.in": INSTANCE, "plugin.py": PLUGIN}
+        files = {
+            "slapos.cfg": (REPOSITORY / "stack" / "slapos.cfg").read_text(),
+            "software.cfg": (RELEASE / "software.cfg").read_text() + CONTEXT,
+            "instance.cfg.in": INSTANCE,
+            "plugin.py": PLUGIN,
+        }
         for name, text in files.items():
             (release / name).write_text(text)
         self.release_url = str(release / "software.cfg")

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Files that a crash leaves whole."""
 
+import ctypes
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -29,3 +31,28 @@ def write_atomically(path: Path, text: str, *, secret: bool = False, durable: bo
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sync_file_systems(paths: Iterable[Path]) -> None:
+    """Write down all that is still in memory of the file systems that some paths are on.
+
+    Paths that do not exist are left out. Raises OSError when something could not be written.
+    """
+    done = set()
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            device = os.fstat(descriptor).st_dev
+            # Python offers only sync(), which waits for the disks of everybody.
+            if device not in done and _libc.syncfs(descriptor):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(path))
+            done.add(device)
+        finally:
+            os.close(descriptor)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)

@@ -13,13 +13,14 @@ import io
 from pathlib import Path
 from typing import Any
 
+from slapos.recipe.utils import Shared
 from zc.buildout import buildout as stock
 from zc.buildout import download, easy_install
 
 from slapos_wendelin.buildout import values
 from slapos_wendelin.buildout.base_location import OPTION
 from slapos_wendelin.buildout.errors import ProfileError
-from slapos_wendelin.files import write_atomically
+from slapos_wendelin.files import sync_file_systems, write_atomically
 
 SUPPORTED_MAJOR = 6
 
@@ -42,6 +43,7 @@ def apply() -> None:
     type_options()
     save_typed_options()
     keep_installed_whole()
+    keep_shared_parts_whole()
     sign_recipes_by_version()
     explain_checksums()
     stay_offline()
@@ -122,10 +124,15 @@ def save_typed_options() -> None:
 
 
 def keep_installed_whole() -> None:
-    """Let a crash leave the old or the new ``.installed.cfg``: half of one stops each later run."""
+    """Let a crash leave the old or the new ``.installed.cfg``: half of one stops each later run.
+
+    What it says to be installed is on the disk before: a loss of power would leave empty files.
+    """
 
     def write(buildout: Any, text: str) -> None:
-        write_atomically(Path(buildout["buildout"]["installed"]), text)
+        installed = Path(buildout["buildout"]["installed"])
+        sync_file_systems([installed.parent])
+        write_atomically(installed, text)
 
     def save(buildout: Any, installed: Any) -> None:
         if not buildout["buildout"]["installed"]:
@@ -148,6 +155,31 @@ def keep_installed_whole() -> None:
     buildout_class: Any = stock.Buildout
     buildout_class._save_installed_options = save  # noqa: SLF001
     buildout_class._update_installed = update  # noqa: SLF001
+
+
+def keep_shared_parts_whole() -> None:
+    """Let slapos.recipe.build and .cmmi declare a shared part complete when it is on the disk."""
+    stock_install = Shared.install
+
+    def install(recipe: Any, update: bool = False) -> Any:
+        if recipe.signature is not None:
+            # It is what writes the part; the mark is written after it.
+            recipe._install = _synced(recipe._install, Path(recipe.location))  # noqa: SLF001
+        return stock_install(recipe, update)
+
+    shared_class: Any = Shared
+    shared_class.install = install
+
+
+def _synced(make: Any, location: Path) -> Any:
+    """Return a function that makes a part and then writes its file system down."""
+
+    def make_and_sync() -> Any:
+        made = make()
+        sync_file_systems([location])
+        return made
+
+    return make_and_sync
 
 
 def sign_recipes_by_version() -> None:

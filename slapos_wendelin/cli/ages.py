@@ -29,6 +29,11 @@ def duration(time: float) -> str:
     return ""
 
 
+def times(count: int) -> str:
+    """Return how often something was."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def gibibytes(size: int | None) -> str:
     """Return an amount of bytes in GiB, or TiB where that is shorter; empty for none."""
     if size is None:

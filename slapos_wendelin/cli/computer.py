@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slapos_wendelin.cli.ages import gibibytes
+from slapos_wendelin.cli.ages import gibibytes, times
 from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.cli.labels import add_label_option, labels_of
 from slapos_wendelin.errors import ParameterError
@@ -182,18 +183,33 @@ def _print_computer(computer: Document, console: Console) -> None:
         table.add_row("label", Text(f"{name}={value}"))
     used, offered = computer["partitions_used"], computer["partitions"]
     table.add_row("partitions", f"{used} of {offered} in use")
-    measured = computer["measured"]
-    for key, name in (("memory_size", "memory"), ("storage_capacity", "disk")):
-        if key in measured:
-            table.add_row(name, gibibytes(measured[key]))
-    if "cpu_core" in measured:
-        table.add_row("cores", str(measured["cpu_core"]))
+    for name, size in _sizes(computer["measured"]):
+        table.add_row(name, size)
     for release in computer["software"]:
         state = release["reported_state"] or "waiting"
         table.add_row("software", Text(f"{release['url']} {state}"))
+    for died in _deaths(computer):
+        table.add_row("died", Text(died, style="yellow"))
     console.print(table)
     if computer["instances"]:
         console.print(_instances(computer["instances"]))
+
+
+def _sizes(measured: Document) -> Iterator[tuple[str, str]]:
+    """Yield the sizes of a computer that was measured, with how people call them."""
+    for key, name in (("memory_size", "memory"), ("storage_capacity", "disk")):
+        if key in measured:
+            yield name, gibibytes(measured[key])
+    if "cpu_core" in measured:
+        yield "cores", str(measured["cpu_core"])
+
+
+def _deaths(computer: Document) -> Iterator[str]:
+    """Yield a line for each program of a computer that has died."""
+    names = {each["partition"]: each["reference"] for each in computer["instances"]}
+    for each in computer["deaths"]:
+        whose = names.get(each["partition"], each["partition"])
+        yield f"{each['program']} of {whose} {times(each['count'])}, last {each['last_at']}"
 
 
 def _instances(instances: list[Document]) -> Table:

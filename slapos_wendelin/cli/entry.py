@@ -73,6 +73,7 @@ RARE_COMMANDS = {
     "configure client": "slapos_wendelin.cli.configure_client:ConfigureClientCommand",
     "master token": "slapos_wendelin.cli.master_token:MasterTokenCommand",
     "node status": "slapos_wendelin.cli.node_status:StatusCommand",
+    "node wipe": "slapos_wendelin.cli.node_wipe:WipeCommand",
     "node register": "slapos_wendelin.cli.node_register:RegisterCommand",
     "user list": "slapos_wendelin.cli.access:UserListCommand",
     "user remove": "slapos_wendelin.cli.access:UserRemoveCommand",

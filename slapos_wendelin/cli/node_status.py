@@ -21,10 +21,12 @@ from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.cli.ages import duration
 from slapos_wendelin.cli.client_command import print_json
+from slapos_wendelin.disk_space import fault_of
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node import exclusion, state
 from slapos_wendelin.node.configuration import NodeConfiguration, read_configuration
 from slapos_wendelin.node.processes import WATCHDOG_GROUP
+from slapos_wendelin.node.quotas import Quotas, quotas_of
 
 Document = dict[str, Any]
 
@@ -80,16 +82,21 @@ def node_status(configuration: NodeConfiguration, only: Iterable[str] = ()) -> D
         )
     partitions = [each for each in told["partitions"] if not only or each["name"] in only]
     programs = [
-        each | {"restarts": told["restarts"].get(f"{each['group']}:{each['name']}", 0)}
+        each | {"deaths": told.get("deaths", {}).get(f"{each['group']}:{each['name']}")}
         for each in _programs(configuration)
         if not only or each["group"] in only
     ]
+    quotas = quotas_of(root)
     document = told | {
         "is_alive": exclusion.is_locked(state.folder_of(root)),
         "partitions": partitions,
         "programs": programs,
+        "quotas": {"mount_point": quotas.mount_point, "kept": quotas.are_kept},
     }
     problems = _problems(document)
+    # An agent whose disk is full cannot tell it.
+    if full := fault_of(root):
+        problems.append(full)
     return document | {"well": not problems, "problems": problems}
 
 
@@ -121,7 +128,13 @@ def _problems(document: Document) -> list[str]:
     if document["master"]["error"]:
         found.append(f"the master does not answer: {document['master']['error']}")
     found += [
-        f"{each['url']} is to be {each['wanted']}: {each['state']}" for each in document["software"]
+        f"{name} holds the data of {each['instance']!r} ({each['guid']}), of which the master does"
+        f" not know that it is here; to give it up: slapos node wipe {name}"
+        for name, each in document.get("left", {}).items()
+    ]
+    found += [
+        f"{each['url']} is to be {each['wanted']}: {each.get('error') or each['state']}"
+        for each in document["software"]
     ]
     for each in document["partitions"]:
         red = red_promises(each)
@@ -160,7 +173,9 @@ def print_status(document: Document, console: Console) -> None:
     names = ("partition", "instance", "wanted", "state", "promises", "waits for", "next try")
     console.print(_table(names, rows))
     rows = [_program_row(each) for each in document["programs"]]
-    console.print(_table(("program", "state", "process", "since", "restarts"), rows))
+    console.print(_table(("program", "state", "process", "since", "died"), rows))
+    quotas = Quotas(document["quotas"]["mount_point"], document["quotas"]["kept"])
+    console.print(f"disk quotas of partitions: {quotas}")
     for problem in document["problems"]:
         console.print(Text(problem, style=_FAULT), soft_wrap=True)
     if document["well"]:
@@ -202,8 +217,15 @@ def _program_row(program: Document) -> tuple[str | Text, ...]:
         Text(program["state"], style=style),
         str(program["pid"] or ""),
         duration(time.time() - program["since"]) if program["since"] else "",
-        str(program["restarts"] or ""),
+        _deaths(program["deaths"]),
     )
+
+
+def _deaths(deaths: Document | None) -> str:
+    """Return how often a program has died, and when it did last; empty for never."""
+    if deaths is None:
+        return ""
+    return f"{deaths['count']}, last {duration(time.time() - deaths['last'])} ago"
 
 
 def _next_try(thing: Document) -> str:

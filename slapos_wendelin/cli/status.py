@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from slapos_wendelin.cli.ages import age, gibibytes
+from slapos_wendelin.cli.ages import age, gibibytes, times
 from slapos_wendelin.master.client import Document
 
 #: From this width on, in columns, everything is shown.
@@ -146,6 +146,10 @@ def _label(instance: Document, now: str, is_wide: bool) -> Text:
         since = age(instance["error"]["time"], now)
         label.append(f"\n{_last_line(instance['error']['text'])}", style=f"not bold {_FAULT}")
         label.append(f" ({since} ago)", style=f"not bold {_QUIET}")
+    for each in instance["deaths"]:
+        died = f"\n{each['program']} died {times(each['count'])}, and was started again"
+        label.append(died, style=f"not bold {_WAITING}")
+        label.append(f" (last {age(each['last_at'], now)} ago)", style=f"not bold {_QUIET}")
     return label
 
 

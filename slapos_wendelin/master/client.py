@@ -118,6 +118,11 @@ class MasterClient:
         """Tell what a computer measured of itself, and that it is there."""
         return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)
 
+    def location(self, computer: str, partition: str) -> Document:
+        """Return where a partition is: ``computer``, ``datacenter`` and ``region``."""
+        place = {"computer_id": computer, "computer_partition_id": partition}
+        return self._call("GET", "location", query=place)
+
     def move(self, instance: str, computer: str | None = None) -> Document:
         """Place an instance anew; what is in its partition is lost.
 

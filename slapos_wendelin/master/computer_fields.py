@@ -24,12 +24,21 @@ SIZES = ("cpu_core", "memory_size", "storage_capacity")
 USES = ("memory_used", "storage_used")
 
 #: Of what is measured, what decides whether an instance can be placed there.
-DECISIVE = (*SIZES, "capabilities")
+DECISIVE = (*SIZES, "capabilities", "left")
+
+#: What a computer tells of an instance whose data a partition holds, unknown to the master.
+_OCCUPANT = ("guid", "instance", "root")
 
 #: The load averages over 1, 5 and 15 minutes.
 _LOADS = 3
 
+#: How many programs that have died a computer may tell of.
+_MOST_DEATHS = 100
+
 _LATITUDE, _LONGITUDE = 90.0, 180.0  # degrees
+
+#: A time, in seconds since the epoch, that cannot be told any more.
+_END_OF_TIME = 2.0**36
 
 #: Sizes that no computer has: a number beyond is a mistake.
 _LARGEST = 2**60
@@ -48,6 +57,23 @@ def check_measurement(values: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidRequestError(f"the measurement lacks {name!r}", f"send {', '.join(SIZES)}")
     if "load" in values:
         checked["load"] = _load(values["load"])
+    checked["deaths"] = _deaths(values.get("deaths", []))
+    if left := _left(values.get("left", {})):
+        checked["left"] = left
+    return checked
+
+
+def _left(value: object) -> dict[str, dict[str, str]]:
+    """Return the partitions that hold data unknown to the master, and whose."""
+    remedy = f"send {{PARTITION: {{{', '.join(_OCCUPANT)}}}}}"
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"left is {shown(value)}", remedy)
+    checked: dict[str, dict[str, str]] = {}
+    for name, occupant in value.items():
+        if not isinstance(occupant, dict) or occupant.keys() != set(_OCCUPANT):
+            raise InvalidRequestError(f"left of {shown(name)} is {shown(occupant)}", remedy)
+        texts = {key: check_name(occupant[key], f"{key} of {name}") for key in _OCCUPANT}
+        checked[check_name(name, "partition")] = texts
     return checked
 
 
@@ -157,6 +183,33 @@ def _load(value: object) -> list[float]:
             f"load is {shown(value)}", "send the averages over 1, 5 and 15 minutes"
         )
     return [float(each) for each in value] if isinstance(value, list) else []
+
+
+def _deaths(value: object) -> list[dict[str, Any]]:
+    """Return how often programs have died."""
+    if not isinstance(value, list) or len(value) > _MOST_DEATHS:
+        raise InvalidRequestError(
+            f"deaths is {shown(value)}", f"send a list of {_MOST_DEATHS} programs at most"
+        )
+    return [_death(each) for each in value]
+
+
+def _death(value: object) -> dict[str, Any]:
+    """Return how often a program has died, and when it did last."""
+    names = ("partition", "program", "count", "last")
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise InvalidRequestError(
+            f"deaths has {shown(value)}", f"send objects of {', '.join(names)}"
+        )
+    last = value["last"]
+    if not _is_number(last) or not 0 <= last < _END_OF_TIME:
+        raise InvalidRequestError(f"last is {shown(last)}", "send seconds since the epoch")
+    return {
+        "partition": check_name(value["partition"], "partition"),
+        "program": check_name(value["program"], "program"),
+        "count": _size("count", value["count"]),
+        "last": float(last),
+    }
 
 
 def _is_number(value: object) -> bool:

@@ -107,14 +107,16 @@ def instances_on(session: Session, host: Computer) -> list[Instance]:
 
 
 def keep_measurement(host: Computer, values: Mapping[str, Any], now: float) -> bool:
-    """Keep what a computer measured, if its sizes are new or the last measurement is old.
+    """Keep what a computer measured, if it is news or the last measurement is old.
 
     :param values: what `check_measurement` returned.
     :returns: whether it was kept.
     """
     if not is_measurement_news(host, values, now):
         return False
-    host.measured = {**host.measured, **values, "measured_at": now}
+    # What is not told any more is not left any more.
+    known = {name: value for name, value in host.measured.items() if name != "left"}
+    host.measured = {**known, **values, "measured_at": now}
     return True
 
 
@@ -130,6 +132,8 @@ def is_measurement_news(host: Computer, values: Mapping[str, Any], now: float) -
     known = host.measured
     return (
         any(known.get(name) != values[name] for name in SIZES)
+        or known.get("deaths", []) != values.get("deaths", [])
+        or known.get("left") != values.get("left")
         or now - known.get("measured_at", 0.0) > _MEASUREMENT_AGE
     )
 

@@ -285,13 +285,15 @@ def _candidate(row: Any, free: Iterable[str], capacity: int, state: str) -> Cand
     measured = row.measured
     own = measured.get("capabilities", {})
     common = re.split(r"[,\s]+", row.labels.get(CAPABILITY_LABEL, ""))
+    left = measured.get("left", {})
     return Candidate(
         reference=row.reference,
         datacenter=row.datacenter,
         region=row.region,
         labels=row.labels,
         capacity=capacity,
-        free=tuple(free),
+        # What holds data that this master does not know of is no place for others.
+        free=tuple(each for each in free if each not in left),
         provider=row.provider,
         network=row.network,
         capabilities=tuple(filter(None, common)),

@@ -22,6 +22,8 @@ from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError
 from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import ServiceLevel
+from slapos_wendelin.master.shared import timestamp_text
+from slapos_wendelin.protocol_words import LEFT_AT, LEFT_BY
 
 
 def move(session: Session, instance: Instance, target: str | None) -> None:
@@ -110,7 +112,7 @@ def _hold(session: Session, instance: Instance, place: Partition) -> None:
         requester=instance.requester,
         software_release=instance.software_release,
         software_type=instance.software_type,
-        parameters=instance.parameters,
+        parameters={LEFT_BY: instance.guid, LEFT_AT: timestamp_text(instance.number)},
         sla=instance.sla,
         requested_state=DESTROYED,
         state=DESTROYED,

@@ -62,7 +62,7 @@ def delete_computer(reference: str) -> dict[str, Any]:
 @blueprint.put("/computers/<path:reference>/measurement")
 def put_measurement(reference: str) -> dict[str, Any]:
     """Keep what a computer measured of itself, and that it called."""
-    values = check_measurement(json_body(*SIZES, *USES, "load"))
+    values = check_measurement(json_body(*SIZES, *USES, "load", "deaths", "left"))
     now = time.time()
     with context().reading() as session:
         host = registry.computer(session, reference)
@@ -93,6 +93,18 @@ def get_due(reference: str) -> dict[str, Any]:
         return {"number": after, "software": [], "instances": []}
     with database.reading() as session:
         return views.due_view(registry.computer(session, reference), after)
+
+
+@blueprint.get("/location")
+def get_location() -> dict[str, str]:
+    """Say where a partition is: its computer, and that one's data center and region."""
+    with context().reading() as session:
+        host = registry.computer(session, request.args.get("computer_id", ""))
+        return {
+            "computer": host.reference,
+            "datacenter": host.datacenter,
+            "region": host.region,
+        }
 
 
 @blueprint.post("/instances/<path:reference>/move")

@@ -244,6 +244,7 @@ RULES: Mapping[str, Rule] = {
     "registry.delete_computer": _OPERATORS,
     "registry.put_measurement": Rule(computer=_own_path),
     "registry.get_due": Rule(computer=_own_path),
+    "registry.get_location": _THE_COMPUTER_OR_PARTITION,
     "registry.move_instance": _OPERATORS,
     "registry.get_status": _VIEWERS,
     "metrics.metrics": _VIEWERS,

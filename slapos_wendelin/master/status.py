@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
+from slapos_wendelin.disk_space import with_remedy
 from slapos_wendelin.master import views
 from slapos_wendelin.master.computer_fields import REMOVED
 from slapos_wendelin.master.models import Computer, Instance, Partition, Product
@@ -116,6 +117,7 @@ def _computer_view(host: Computer, presence: Presence, offered: int, used: int) 
     """Return a computer."""
     measured = dict(host.measured)
     measured_at = measured.pop("measured_at", None)
+    deaths = measured.pop("deaths", [])
     degrees = dict(zip(("latitude", "longitude"), host.coordinates, strict=False))
     return {
         "reference": host.reference,
@@ -133,6 +135,7 @@ def _computer_view(host: Computer, presence: Presence, offered: int, used: int) 
         "partitions_used": used,
         "measured": measured,
         "measured_at": views.timestamp(measured_at),
+        "deaths": [views.death_view(each) for each in deaths],
         "contacted_at": views.timestamp(presence.last(host)),
         "number": host.number,
         "software": [views.software_view(each) for each in host.software],
@@ -164,24 +167,33 @@ def _datacenters(
 
 
 def _computer_problems(computers: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each computer that is lost."""
+    """Yield a sentence for each computer that is lost, and for what is on it unknown."""
     for computer in computers:
         if computer["lost"]:
             yield f"computer {computer['reference']} is lost: it called {computer['contacted_at']}"
+        for partition, left in computer["measured"].get("left", {}).items():
+            yield (
+                f"{partition} of {computer['reference']} holds the data of {left['instance']!r}"
+                f" ({left['guid']}), of which this master does not know that it is there; to give"
+                f" it up: slapos node wipe {partition} on that computer"
+            )
 
 
 def _software_problems(software: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each release that could not be built."""
     for release in software:
         if release["reported_state"] == "error":
-            yield f"{release['url']} was not built on {release['computer']}"
+            reason = with_remedy(last_line(release["error"] or ""), release["error"] or "")
+            yield f"{release['url']} was not built on {release['computer']}: {reason}"
 
 
 def _faults(nodes: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each instance that is not as it should be."""
     for node in nodes:
         if node["error"]:
-            yield f"{node['reference']} ({node['guid']}) fails: {last_line(node['error']['text'])}"
+            text = node["error"]["text"]
+            reason = with_remedy(last_line(text), text)
+            yield f"{node['reference']} ({node['guid']}) fails: {reason}"
         elif not node["settled"]:
             yield f"{node['reference']} ({node['guid']}) is not {node['state']} yet"
 

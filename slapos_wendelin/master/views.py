@@ -89,6 +89,7 @@ def instance_view(instance: Instance) -> dict[str, Any]:
             if instance.error
             else None
         ),
+        "deaths": [] if place is None or instance.shared else _deaths(instance, place),
         "computer": None if place is None else place.computer.reference,
         "datacenter": None if place is None else place.computer.datacenter,
         "partition": None if place is None else place.reference,
@@ -132,6 +133,25 @@ def software_view(software: Software) -> dict[str, Any]:
         "error": software.error or None,
         "number": software.number,
     }
+
+
+def death_view(death: dict[str, Any]) -> dict[str, Any]:
+    """Return how often a program of a computer has died, and when it did last."""
+    return {
+        "partition": death["partition"],
+        "program": death["program"],
+        "count": death["count"],
+        "last_at": timestamp(death["last"]),
+    }
+
+
+def _deaths(instance: Instance, place: Partition) -> list[dict[str, Any]]:
+    """Return how often programs of an instance have died; none of whoever was there before."""
+    return [
+        death_view(each)
+        for each in place.computer.measured.get("deaths", [])
+        if each["partition"] == place.reference and each["last"] >= instance.created_at
+    ]
 
 
 def product_view(product: Product) -> dict[str, Any]:

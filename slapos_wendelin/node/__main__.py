@@ -18,7 +18,7 @@ from slapos_wendelin.node.service import NodeService
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; look at everything anew at SIGHUP."""
     parser = argparse.ArgumentParser(description="The agent of a computer.")
     parser.add_argument("--configuration", type=Path, required=True, help="its slapos.cfg")
     options = parser.parse_args()
@@ -32,6 +32,7 @@ def main() -> None:
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: service.look_again())
 
     failures: list[BaseException] = []
 

@@ -20,6 +20,8 @@ from slapos_wendelin.errors import CommandError, MissingRequirementError
 MARK = "SLAPOS_WENDELIN_AGENT"
 #: Seconds that killed processes get to be gone.
 _END_TIME = 30.0
+#: Seconds by which the start of a process is told too late.
+_CLOCK_TOLERANCE = 1.0
 
 
 def lock(folder: Path) -> TextIO:
@@ -99,7 +101,13 @@ def holder_of(pid_file: Path) -> int | None:
     """Return the process that holds a pid file of slapgrid, None when nobody does."""
     try:
         pid = int(pid_file.read_text())
-        command = psutil.Process(pid).cmdline()
+        if not psutil.pid_exists(pid):
+            # It may be the number of a thread, of which psutil knows a process too.
+            return None
+        process = psutil.Process(pid)
+        is_slapgrid = "slapos" in str(process.cmdline())
+        # Whoever has got the number after the holder, as after a loss of power, has not written it.
+        is_later = process.create_time() > pid_file.stat().st_mtime + _CLOCK_TOLERANCE
     except (OSError, ValueError, psutil.Error):
         return None
-    return pid if "slapos" in str(command) else None
+    return pid if is_slapgrid and not is_later else None

@@ -20,9 +20,10 @@ from slapos.grid.promise import PromiseError
 from slapos.slap.slap import NotFoundError
 
 from slapos_wendelin.errors import MissingRequirementError
-from slapos_wendelin.node import channel
+from slapos_wendelin.node import channel, durable
 from slapos_wendelin.node.buildout_client import ForkedBuildouts
 from slapos_wendelin.node.enforcement import check_partition
+from slapos_wendelin.node.occupants import Occupant, Occupants, occupant_of
 from slapos_wendelin.node.partition_files import read_text
 
 #: Seconds that the promises of a partition that was just started get to become green.
@@ -37,6 +38,8 @@ class Grid(stock.Slapgrid):
     promises: socket.socket
     #: What to call when a partition is installed and only waits for its promises.
     installed: Any = staticmethod(lambda: None)
+    #: What is in partitions that the master did not know to be there when it was asked last.
+    left: dict[str, Occupant]
     #: The one partition that a removal is about.
     _only: str | None = None
 
@@ -104,9 +107,23 @@ class Grid(stock.Slapgrid):
         return self.FilterComputerPartitionList(list(self.getComputerPartitionList()))
 
     def FilterComputerPartitionList(self, computer_partition_list: list[Any]) -> list[Any]:  # noqa: N802
-        """Leave out the free ones, and in a removal all but the one that it is about."""
-        kept = super().FilterComputerPartitionList(computer_partition_list)
+        """Leave out the free ones, and in a removal all but the one that it is about.
+
+        Nothing is touched in a partition that holds the data of another instance.
+        """
+        self.left = self.occupants.learn(computer_partition_list)
+        mine = [
+            each
+            for each in computer_partition_list
+            if each.getId() not in self.left or (self._only is None and occupant_of(each))
+        ]
+        kept = super().FilterComputerPartitionList(mine)
         return [each for each in kept if self._only in (None, each.getId())]
+
+    @property
+    def occupants(self) -> Occupants:
+        """Whose data the partitions hold."""
+        return Occupants(Path(self.instance_root))
 
     def is_due(self, partition: Any) -> bool:
         """Return whether a partition is to be processed, by the same marks as slapgrid does."""
@@ -140,11 +157,13 @@ class Grid(stock.Slapgrid):
         is_destroyed = partition.getState() == stock.COMPUTER_PARTITION_DESTROYED_STATE
         if not is_destroyed:
             check_partition(Path(self.instance_root, name))
+        self.occupants.enter(partition)
         self.processComputerPartition(partition)
         if is_destroyed:
             # slapgrid empties partitions when it reports usage.
             self._only = name
             self.agregateAndSendUsage()
+            self.occupants.forget(name)
 
     def prepare(self) -> None:
         """Write what supervisord needs, and start it when it does not run."""
@@ -170,6 +189,7 @@ def make_grid(configuration: Path, buildouts: socket.socket, promises: socket.so
         raise MissingRequirementError(
             f"{configuration}: {error}", "correct it, or register the computer again"
         ) from error
+    durable.use(stock)
     utils.launchBuildout = ForkedBuildouts(buildouts, utils.launchBuildout).launch
     # The function that knows all options makes an object of the class that its module names.
     module: Any = stock

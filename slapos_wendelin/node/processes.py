@@ -22,6 +22,8 @@ from xmlrpc.client import Fault
 
 from slapos.grid.svcbackend import getSupervisorRPC
 
+from slapos_wendelin.node.deaths import Deaths
+
 log = logging.getLogger(__name__)
 
 #: Seconds before the first new start of a program that died, doubled each time up to the second.
@@ -60,8 +62,7 @@ class ProcessKeeper:
         #: supervisord started it, in whole seconds (too coarse to tell two quick deaths apart).
         self._counted: dict[str, tuple[int, int]] = {}
         self._starts: Counter[str] = Counter()
-        #: How often each program was started again after its death, while this keeper lives.
-        self.restarts: Counter[str] = Counter()
+        self.deaths = Deaths()
         #: The processes that ran at the last look, supervisord among them.
         self._running: set[int] = set()
         self._has_started = False
@@ -81,11 +82,10 @@ class ProcessKeeper:
                 self._running = {program["pid"] for program in programs if program["pid"]}
                 self._running.add(supervisor.getPID())
                 due = [name for program in programs if (name := self._due(program))]
+                self.deaths.keep({_name(program) for program in programs}, self.clock())
                 self._starts.update(due)
                 self._has_started = bool(due)
-                started = [name for name in due if _start(supervisor, name)]
-                self.restarts.update(name for name in started if name in self._back_off)
-                return started
+                return [name for name in due if _start(supervisor, name)]
         except Fault:
             return []
         except OSError:
@@ -127,7 +127,7 @@ class ProcessKeeper:
         """Return the program's full name when it should be started at once."""
         if program["group"] == WATCHDOG_GROUP:
             return None
-        name = f"{program['group']}:{program['name']}"
+        name = _name(program)
         if program["statename"] == "STOPPED":
             # Never started: supervisord is new. Stopped after a start: somebody wants it so.
             return None if program["start"] else name
@@ -138,7 +138,13 @@ class ProcessKeeper:
         if self._counted.get(name) != death:
             self._counted[name] = death
             back_off.died(self.clock(), program["stop"] - program["start"])
+            self.deaths.note(name, program["stop"])
         return name if self.clock() >= back_off.not_before else None
+
+
+def _name(program: dict[str, Any]) -> str:
+    """Return the full name of a program."""
+    return f"{program['group']}:{program['name']}"
 
 
 def _start(supervisor: Any, name: str) -> bool:

@@ -26,8 +26,9 @@ from slapos.grid.promise import PromiseError
 from slapos.slap.exception import ConnectionError as SlapConnectionError
 from slapos.slap.slap import NotFoundError, ServerError
 
+from slapos_wendelin.disk_space import with_remedy
 from slapos_wendelin.errors import WendelinError
-from slapos_wendelin.node import channel, forking
+from slapos_wendelin.node import channel, durable, forking
 from slapos_wendelin.node.grid import Grid, make_grid
 from slapos_wendelin.node.newest import Moments, Newest, OutdatedError
 
@@ -67,7 +68,7 @@ class Processor:
         elif name == "prepare":
             self._fork({"event": "prepared"}, lambda _: self.grid.prepare())
         elif name == "build":
-            self._fork({"event": "built"}, lambda _: self._build())
+            self._fork({"event": "built"}, self._build)
         elif partition not in self._partitions:
             # The agent has asked an earlier process for it, or it is free by now.
             self._tell({"event": "processed", "partition": partition, "outcome": "unknown"})
@@ -98,6 +99,7 @@ class Processor:
                 "event": "fetched",
                 "partitions": [self._partition(each) for each in partitions],
                 "software": [self._software(each) for each in software],
+                "left": {name: each.told() for name, each in self.grid.left.items()},
             }
         )
 
@@ -123,7 +125,7 @@ class Processor:
         """Return what the agent needs to know of a release."""
         folder = Path(self.grid.software_path(software.getURI()))
         state = software.getState()
-        is_built = (folder / ".completed").exists() and not self.grid.develop
+        is_built = (folder / durable.COMPLETE).exists() and not self.grid.develop
         return {
             "url": software.getURI(),
             "state": state,
@@ -174,10 +176,27 @@ class Processor:
 
         return work
 
-    def _build(self) -> None:
-        """Build and remove releases."""
+    def _build(self, output: int) -> None:
+        """Build and remove releases; tell of each that fails, why."""
+        for release in self.grid.computer.getSoftwareReleaseList():
+            release.error = self._telling(release, output)
         if self.grid.processSoftwareReleaseList() != stock.SLAPGRID_SUCCESS:
             raise WendelinError("a release could not be built or removed", "see its error")
+
+    @staticmethod
+    def _telling(release: Any, output: int) -> Callable[..., None]:
+        """Return what tells the master and the agent why a release was not built."""
+        tell_master = release.error
+
+        def tell(error: Any, **options: Any) -> None:
+            text = str(error).strip()
+            lines = text.splitlines() or ["no reason was given"]
+            reason = with_remedy(lines[-1].strip()[:1000], text)
+            event = {"event": "unbuilt", "url": release.getURI(), "error": reason}
+            channel.write_line(output, event)
+            tell_master(error, **options)
+
+        return tell
 
     def _fork(self, event: channel.Document, work: Callable[[int], None]) -> None:
         """Do some work in a fork, at whose end an event tells how it went."""

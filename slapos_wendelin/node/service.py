@@ -65,7 +65,10 @@ class NodeService:
         self.master = master
         self.work = Work()
         self.keeper = ProcessKeeper(configuration.supervisor_socket)
-        self.reporter = Reporter(reporting, configuration.computer, configuration.instance_root)
+        self.reporter = Reporter(
+            reporting, configuration.computer, configuration.instance_root, self._report_deaths
+        )
+        self.keeper.deaths.changed = self.reporter.wake
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._stopped = threading.Event()
@@ -81,6 +84,8 @@ class NodeService:
         self._watched: dict[str, str] = {}
         #: The master as seen last: what it said when it was away, empty when it answered.
         self._master_error = "not asked yet"
+        #: What is in partitions that the master does not know to be there, by their names.
+        self._left: dict[str, dict[str, str]] = {}
         self._started_at = time.time()
         self._prepared = threading.Event()
         self._helpers: dict[str, Helper] = {}
@@ -111,7 +116,12 @@ class NodeService:
         self._stop.set()
         self._events.put({"event": "stop"})
         self.keeper.wake()
+        self.reporter.wake()
         self._stopped.wait()
+
+    def look_again(self) -> None:
+        """Ask the master for everything once more, and look at what is here."""
+        self._events.put({"event": "due"})
 
     def _start_helpers(self) -> None:
         """Start the processes that work for this one."""
@@ -199,6 +209,11 @@ class NodeService:
         self._next_fetch = now if self._must_fetch_again else now + FETCH_INTERVAL
         self._must_fetch_again = False
         self.work.learn(event["partitions"], event["software"], now)
+        if event["left"] != self._left:
+            for name in self._left.keys() - event["left"].keys():
+                self.work.hurry(name, now)
+            self._left = event["left"]
+            self.reporter.tell_left(self._left)
 
     def _on_away(self, event: Event, now: float) -> None:
         """Try again later; what runs goes on."""
@@ -232,6 +247,12 @@ class NodeService:
         self.work.built(now, well=event["outcome"] == "well")
         self._release("software")
         self._next_fetch = now
+
+    def _on_unbuilt(self, event: Event, _: float) -> None:
+        """Note why a release was not built or removed."""
+        software = self.work.software.get(event["url"])
+        if software is not None:
+            software.error = event["error"]
 
     def _on_promises(self, event: Event, now: float) -> None:
         """Note what the promises of a partition say."""
@@ -326,6 +347,7 @@ class NodeService:
     def _remember(self) -> None:
         """Know the partitions of the last agent until the master tells which there are."""
         earlier = state.read_state(self.configuration.instance_root) or {}
+        self.keeper.deaths.remember(earlier.get("deaths", {}))
         # An agent of another version may have told it otherwise.
         with contextlib.suppress(KeyError, TypeError):
             for each in earlier["partitions"]:
@@ -352,7 +374,8 @@ class NodeService:
             "started_at": self._started_at,
             "written_at": time.time(),
             "master": {"url": self.configuration.master_url, "error": self._master_error},
-            "restarts": dict(self.keeper.restarts),
+            "deaths": self.keeper.deaths.told(),
+            "left": self._left,
             **state.describe(self.work, now, held),
         }
         try:
@@ -361,6 +384,10 @@ class NodeService:
             # A full disk is no reason to stop.
             log.warning("the state is not told: %s", error)
             self._is_changed, self._next_state = True, now + AWAY_INTERVAL
+
+    def _report_deaths(self) -> list[Event]:
+        """Return what the master is told of programs that have died."""
+        return self.keeper.deaths.report(list(self.work.partitions))
 
     def _wait_for_work(self) -> None:
         """Ask the master for work again and again, and tell when there is some."""

@@ -57,6 +57,7 @@ def describe(work: Work, now: float, held: str) -> Document:
                 "wanted": each.state,
                 "state": "building" if work.is_building else "waits",
                 "tries": each.tries,
+                "error": each.error,
                 "next_try": None if work.is_building else _time(work.build_not_before, now),
             }
             for each in work.software.values()

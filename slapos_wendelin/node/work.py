@@ -103,6 +103,8 @@ class Software:
     url: str
     state: str
     tries: int = 0
+    #: Why the last try has failed; empty when it has not.
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,12 @@ class Work:
         if partition.is_due_again:
             partition.is_due_again = False
             partition.phase, partition.not_before = Phase.QUEUED, now
+
+    def hurry(self, name: str, now: float) -> None:
+        """Try a partition again at once whose processing has failed."""
+        partition = self.partitions.get(name)
+        if partition is not None and partition.phase is Phase.FAILED:
+            partition.not_before = now
 
     def build(self, now: float) -> bool:
         """Return whether releases are to be built or removed now, and note that it is under way."""

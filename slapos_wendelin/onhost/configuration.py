@@ -10,52 +10,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from slapos_wendelin.computer_files import ComputerFiles
 from slapos_wendelin.errors import CommandError
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.onhost.record import CONFIGURATION
 
-_SETTINGS = """\
-# Written by `slapos computer join`, which writes it anew when it is repeated.
-[slapos]
-computer_id = {name}
-master_url = {master}
-cert_file = {ssl}/computer.crt
-key_file = {ssl}/computer.key
-certificate_repository_path = {ssl}/partition_pki
-software_root = {data}/soft
-instance_root = {data}/inst
-pidfile_software = {data}/run/software.pid
-pidfile_instance = {data}/run/instance.pid
-pidfile_report = {data}/run/report.pid
-shared_part_list =
-  {data}/shared
-
-[slapformat]
-input_definition_file = {folder}/definition.cfg
-computer_xml = {data}/slapos.xml
-partition_amount = {count}
-partition_base_name = slappart
-user_base_name = slapuser
-tap_base_name = slaptap
-alter_user = True
-alter_network = False
-create_tap = False
-partition_has_ipv6_range = False
-"""
-
-_COMPUTER = """\
-[computer]
-address = {address}/255.255.255.255
-software_user = slapsoft
-"""
-
-_PARTITION = """
-[partition_{number}]
-address = {address}/255.255.255.255
-pathname = slappart{number}
-user = slapuser{number}
-network_interface = lo
-"""
+_HEAD = "# Written by `slapos computer join`, which writes it anew when it is repeated.\n"
 
 
 @dataclass(frozen=True)
@@ -83,20 +43,20 @@ class Computer:
     def texts(self) -> dict[Path, str]:
         """Return the configuration files."""
         own = own_address(self.master)
-        addresses = self._addresses(own)
-        definition = _COMPUTER.format(address=own) + "".join(
-            _PARTITION.format(number=number, address=address)
-            for number, address in enumerate(addresses)
-        )
-        settings = _SETTINGS.format(
+        ssl = self.certificate.parent
+        files = ComputerFiles(
             name=self.name,
             master=self.master,
-            ssl=self.folder / "ssl",
-            data=self.data,
-            folder=self.folder,
-            count=self.partitions,
+            certificate=self.certificate,
+            key=self.certificate.with_suffix(".key"),
+            partition_certificates=ssl / "partition_pki",
+            folder=self.data,
+            pid_files=self.data / "run",
+            shared_parts=self.data / "shared",
+            definition=self.folder / "definition.cfg",
+            addresses=tuple(self._addresses(own)),
         )
-        return {self.settings: settings, self.folder / "definition.cfg": definition}
+        return {self.settings: _HEAD + files.settings(), files.definition: files.described(own)}
 
     def write(self, texts: dict[Path, str]) -> None:
         """Write the configuration files, and make the folders that slapformat does not make."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin.errors import CommandError, ParameterError
+from slapos_wendelin.files import sync_file_systems
 from slapos_wendelin.onhost.agent import Agent
 from slapos_wendelin.onhost.configuration import Computer
 from slapos_wendelin.onhost.record import Record
@@ -109,6 +110,8 @@ class Joining:
             return
         self._record.note_step(step, None)
         act()
+        # A step that is noted as done is done after a loss of power too.
+        sync_file_systems([self._computer.data, self._computer.folder, self._prefix])
         self._record.note_step(step, identity)
         self._session.say("done", step=step)
 

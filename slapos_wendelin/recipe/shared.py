@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin.buildout.errors import ProfileError
+from slapos_wendelin.files import sync_file_systems
 
 #: Written last into a complete part; says what it was made from.
 MARKER = ".buildout-shared.json"
@@ -119,7 +120,7 @@ class SharedPart:
 
     def _mark(self) -> None:
         """Declare the part complete, after its files are on the disk."""
-        os.sync()
+        sync_file_systems([self.location])
         marker = self.location / MARKER
         temporary = marker.with_name(f"{MARKER}.new")
         with temporary.open("w") as stream:

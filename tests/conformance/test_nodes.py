@@ -4,147 +4,19 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-#: Seconds for what takes one or two, on a slow machine.
-PATIENCE = 60
-
-COUNTER = """
-import sys, time, transaction, ZODB, zodburi
-from ZODB.POSException import ConflictError, StorageError
-open_storage, options = zodburi.resolve_uri(sys.argv[1])
-db = ZODB.DB(open_storage(), **options)
-root = db.open().root()
-def commit(value):
-    while 1:
-        try:
-            with transaction.manager:
-                root["value"] = value
-            return
-        except (ConflictError, StorageError):
-            time.sleep(.1)
-for line in sys.stdin:
-    commit(int(line))
-    print("committed", line.strip(), flush=True)
-print("value", root["value"], flush=True)
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.1)
-
-
-class Cluster:
-    """One master, one admin, two storages with one replica; all on loopback."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs = programs
-        self.folder = folder
-        self.master = f"127.0.0.1:{free_port()}"
-        self.admin = f"127.0.0.1:{free_port()}"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        """Start one node."""
-        program, options = {
-            "master": ("neomaster", [f"-b{self.master}", "-p4", "-r1", "-A2"]),
-            "admin": ("neoadmin", [f"-b{self.admin}"]),
-            "s1": ("neostorage", ["-aSQLite", "-ds1.sqlite"]),
-            "s2": ("neostorage", ["-aSQLite", "-ds2.sqlite"]),
-        }[name]
-        command = [self.programs / program, "-cdemo", f"-m{self.master}", f"-l{name}.log"]
-        with (self.folder / f"{name}.err").open("ab") as errors:
-            self.processes[name] = subprocess.Popen(
-                [*command, *options], cwd=self.folder, stderr=errors, stdin=subprocess.DEVNULL
-            )
-
-    def end(self, name: str, number: int) -> int:
-        """Send a signal and return the exit status."""
-        process = self.processes.pop(name)
-        process.send_signal(number)
-        return process.wait(PATIENCE)
-
-    def neoctl(self, *arguments: str, status: int = 0) -> str:
-        """Run neoctl and return what it prints."""
-        result = subprocess.run(
-            [self.programs / "neoctl", f"-a{self.admin}", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        output = result.stdout + result.stderr
-        assert result.returncode == status, output
-        assert "Traceback" not in output
-        return output
-
-    def state(self) -> str:
-        """Return the state of the cluster, or an error message."""
-        result = subprocess.run(
-            [self.programs / "neoctl", f"-a{self.admin}", "print", "cluster"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return (result.stdout + result.stderr).strip()
-
-    def is_replicated(self) -> bool:
-        """Tell whether both storages have all partitions, up to date."""
-        table = self.neoctl("print", "pt")
-        return self.state() == "RUNNING" and table.count(" R UUUU") == 2
-
-    def errors(self) -> str:
-        """Return what the nodes wrote to their standard error."""
-        return "".join(path.read_text() for path in sorted(self.folder.glob("*.err")))
-
-    def client(self) -> subprocess.Popen[str]:
-        """Start a process that commits each number it reads."""
-        return subprocess.Popen(
-            [self.programs / "python", "-c", COUNTER, f"neo://demo@{self.master}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+from neo_programs import PATIENCE, Cluster, commit, last_value, wait_until
 
 
 @pytest.fixture
 def cluster(neo_python: str, tmp_path: Path) -> Iterator[Cluster]:
-    started = Cluster(Path(neo_python).parent, tmp_path)
-    try:
-        for name in ("master", "admin", "s1", "s2"):
-            started.start(name)
-        wait_until(lambda: started.state() == "RUNNING")
+    with Cluster(Path(neo_python).parent, tmp_path) as started:
         yield started
-    finally:
-        for name in list(started.processes):
-            started.end(name, signal.SIGKILL)
-
-
-def commit(client: subprocess.Popen[str], value: int) -> None:
-    assert client.stdin
-    assert client.stdout
-    client.stdin.write(f"{value}\n")
-    client.stdin.flush()
-    assert client.stdout.readline() == f"committed {value}\n"
-
-
-def last_value(client: subprocess.Popen[str]) -> str:
-    output, _ = client.communicate(timeout=PATIENCE)
-    return output
 
 
 def test_neoctl_shows_and_changes_the_cluster(cluster: Cluster) -> None:
@@ -162,7 +34,7 @@ def test_neoctl_shows_and_changes_the_cluster(cluster: Cluster) -> None:
     cluster.neoctl("tweak")
     wait_until(cluster.is_replicated)
     cluster.neoctl("set", "cluster", "stopping")
-    for name in ("s1", "s2", "master"):
+    for name in ("s1", "s2", "m1"):
         assert cluster.processes[name].wait(PATIENCE) == 0
 
 
@@ -194,14 +66,14 @@ def test_neoctl_fails_when_there_is_no_cluster(neo_python: str) -> None:
 def test_nodes_start_from_a_configuration_file(neo_python: str, tmp_path: Path) -> None:
     cluster = Cluster(Path(neo_python).parent, tmp_path)
     (tmp_path / "neo.conf").write_text(
-        f"[DEFAULT]\ncluster: demo\nmasters: {cluster.master}\nautostart: 1\n"
-        f"[master]\nbind: {cluster.master}\npartitions: 2\n"
+        f"[DEFAULT]\ncluster: demo\nmasters: {cluster.masters}\nautostart: 1\n"
+        f"[m1]\nbind: {cluster.masters}\npartitions: 2\n"
         f"[admin]\nbind: {cluster.admin}\n"
         "[s1]\nadapter: SQLite\ndatabase: s1.sqlite\n"
     )
     try:
         for program, section in (
-            ("neomaster", "master"),
+            ("neomaster", "m1"),
             ("neoadmin", "admin"),
             ("neostorage", "s1"),
         ):
@@ -218,7 +90,7 @@ def test_nodes_start_from_a_configuration_file(neo_python: str, tmp_path: Path) 
 def test_nodes_end_on_sigterm_and_write_no_traceback(cluster: Cluster) -> None:
     client = cluster.client()
     commit(client, 1)
-    for name in ("admin", "s1", "s2", "master"):
+    for name in ("admin", "s1", "s2", "m1"):
         assert cluster.end(name, signal.SIGTERM) in {0, -signal.SIGTERM}
     client.kill()
     client.communicate()
@@ -237,7 +109,7 @@ def test_logs_of_an_idle_cluster_do_not_grow(cluster: Cluster) -> None:
     assert size() == before
 
 
-@pytest.mark.parametrize("victim", ["s1", "s2", "master", "admin"])
+@pytest.mark.parametrize("victim", ["s1", "s2", "m1", "admin"])
 def test_a_node_that_is_killed_comes_back_and_nothing_is_lost(
     cluster: Cluster, victim: str
 ) -> None:
@@ -246,7 +118,7 @@ def test_a_node_that_is_killed_comes_back_and_nothing_is_lost(
     for value in range(5):
         commit(client, value)
     cluster.end(victim, signal.SIGKILL)
-    if victim != "master":
+    if victim != "m1":
         commit(client, 5)
     cluster.start(victim)
     for value in range(6, 10):
@@ -266,9 +138,9 @@ def test_all_nodes_killed_at_once_come_back(cluster: Cluster) -> None:
     client = cluster.client()
     for value in range(20):
         commit(client, value)
-    for name in ("master", "s1", "s2", "admin"):
+    for name in ("m1", "s1", "s2", "admin"):
         os.kill(cluster.processes[name].pid, signal.SIGKILL)
-    for name in ("master", "s1", "s2", "admin"):
+    for name in ("m1", "s1", "s2", "admin"):
         cluster.processes.pop(name).wait()
         cluster.start(name)
     commit(client, 20)

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from operators import Operator, made_operator
 
-from slapos_wendelin.lab import Lab
+from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.requirements import require
 
 FOLDER = Path(__file__).parent
 #: How long the shared lab took to stand and to fall, in seconds.
 times = pytest.StashKey[dict[str, float]]()
+#: What tests have measured, a line each.
+reports = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,6 +49,19 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     took["was gone after"] = time.monotonic() - begin
 
 
+@pytest.fixture(scope="session")
+def computer_of_root(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Operator, Host]]:
+    """Yield the operator of a cloud of one computer, and the computer."""
+    with Lab.build({"paris": 1}) as lab:
+        operator = made_operator(lab, tmp_path_factory)
+        host = lab.host("paris-1")
+        assert operator.join(host, "--partitions", "8")["result"] == "joined"
+        yield operator, host
+        operator.stop_master()
+
+
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
     """Yield the shared lab, with nothing cut or slow, before and after the test."""
@@ -63,9 +79,17 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
         host.heal()
 
 
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return what keeps a line for the end of the run."""
+    return request.config.stash.setdefault(reports, []).append
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say how long the shared lab took."""
+    """Say how long the shared lab took, and what tests have measured."""
     for what, seconds in config.stash.get(times, {}).items():
         terminalreporter.write_line(f"the lab of 3 data centers x 2 hosts {what} {seconds:.2f} s")
+    for line in config.stash.get(reports, []):
+        terminalreporter.write_line(line)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,9 +28,16 @@ REPOSITORY = Path(__file__).parents[2]
 RELEASE = Path(__file__).parent / "release"
 #: Where hosts have the release of the tests.
 RELEASE_ON_HOSTS = "/usr/local/share/hello"
+#: Where computers have their partitions.
+INSTANCES = "/srv/slapos-wendelin/inst"
+#: A release whose root requests nodes, and where hosts have it.
+TREE = Path(__file__).parent / "tree"
+TREE_ON_HOSTS = "/usr/local/share/tree"
 #: The Python of the hosts, which is this machine's.
 HOST_PYTHON = "/usr/bin/python3"
 PATIENCE = 300
+#: What the master keeps, in the operator's folder.
+KEPT = ("--database", "master.sqlite", "--authority", "authority")
 
 
 @cache
@@ -67,15 +74,36 @@ class Operator:
 
     def start_master(self) -> None:
         """Start the master and join it as an operator."""
-        keep = ["--database", "master.sqlite", "--authority", "authority"]
-        start = self.command("master", "start", *keep, "--listen", f"{self.lab.address}:5000")
-        log = (self.folder / "master.log").open("w")
-        self._master = self.lab.master.popen(
-            start, cwd=self.folder, env=self.environment, stdout=log, stderr=log
-        )
-        until(self._answers, "the master answers")
-        token = self.slapos("master", "token", "alice", *keep).stdout.strip()
+        self.run_master()
+        token = self.slapos("master", "token", "alice", *KEPT).stdout.strip()
         self.slapos("configure", "client", "--master-url", self.url, "--token", token)
+
+    def run_master(self, *options: str) -> None:
+        """Start the master with what it has kept."""
+        listen = ("--listen", f"{self.lab.address}:5000")
+        with (self.folder / "master.log").open("a") as log:
+            self._master = self.lab.master.popen(
+                self.command("master", "start", *KEPT, *listen, *options),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: self._answers() or not self.has_master, "the master answers")
+        assert self.has_master, (self.folder / "master.log").read_text()[-2000:]
+
+    @property
+    def has_master(self) -> bool:
+        """Whether the master runs."""
+        return self._master is not None and self._master.poll() is None
+
+    def kill_master(self) -> None:
+        """Kill the master, which cannot do anything about it."""
+        assert self._master is not None
+        self._master.kill()
+        self._master.wait()
+        # What was killed is what entered the lab; the master itself dies a moment later.
+        until(lambda: not self._answers(), "the master is gone")
 
     def stop_master(self) -> None:
         """Stop the master."""
@@ -167,11 +195,14 @@ class Operator:
         return True
 
 
-def put_release(host: Host) -> None:
-    """Put the release of the tests on a host."""
-    folder = host.path(RELEASE_ON_HOSTS)
+Someone = TypeVar("Someone", bound=Operator)
+
+
+def put_release(host: Host, release: Path = RELEASE, place: str = RELEASE_ON_HOSTS) -> None:
+    """Put a release of the tests on a host."""
+    folder = host.path(place)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*RELEASE.iterdir(), REPOSITORY / "stack" / "slapos.cfg"):
+    for path in (*release.iterdir(), REPOSITORY / "stack" / "slapos.cfg"):
         shutil.copy(path, folder)
 
 
@@ -216,10 +247,12 @@ def systemctl(host: Host, *arguments: str) -> str:
     return host.run("sh", "-c", script, "sh", *arguments, check=False).stdout.strip()
 
 
-def made_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+def made_operator(
+    lab: Lab, tmp_path_factory: pytest.TempPathFactory, kind: type[Someone] = Operator
+) -> Someone:
     """Return the operator of a lab whose master runs."""
     collect_wheels()
-    operator = Operator(lab, tmp_path_factory.mktemp("operator"))
+    operator = kind(lab, tmp_path_factory.mktemp("operator"))
     operator.start_master()
     return operator
 

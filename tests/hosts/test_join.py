@@ -230,7 +230,6 @@ def test_partitions_get_addresses_of_their_own_which_come_back_with_the_host(
     address = instance["connection"]["address"]
     assert address != host.address
     assert address in host.run("ip", "-4", "address", "show", "eth0").stdout
-    host.run("sync")
     host.power_off()
     host.power_on()
     until(lambda: address in host.run("ip", "-4", "address").stdout, "the address is back")

@@ -16,20 +16,9 @@ from slapos.grid.utils import launchBuildout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-RELEASE = f"""\
-[buildout]
-extends = {REPOSITORY}/stack/slapos.cfg
-parts = instance-template
-
-[instance-template]
-recipe = slapos.recipe.template:jinja2
-output = ${{buildout:directory}}/instance.cfg
-url = ${{:_profile_base_location_}}/instance.cfg.in
-context =
-  raw eggs_directory ${{buildout:eggs-directory}}
-  raw develop_eggs_directory ${{buildout:develop-eggs-directory}}
-  raw shared ${{buildout:shared-part-list}}
-"""
+RELEASE = REPOSITORY / "tests" / "hosts" / "release"
+#: What else the template for instances is told.
+CONTEXT = "  raw shared ${buildout:shared-part-list}\n"
 
 INSTANCE = """\
 [buildout]
@@ -67,7 +56,9 @@ def same_user(monkeypatch):
 @pytest.mark.usefixtures("no_index", "same_user")
 def test_a_release_and_its_instance_are_built(tmp_path):
     log = logging.getLogger("slapgrid")
-    url = write(tmp_path / "release" / "software.cfg", RELEASE)
+    profile = (RELEASE / "software.cfg").read_text() + CONTEXT
+    url = write(tmp_path / "release" / "software.cfg", profile)
+    write(tmp_path / "release" / "slapos.cfg", (REPOSITORY / "stack" / "slapos.cfg").read_text())
     write(tmp_path / "release" / "instance.cfg.in", INSTANCE)
     (tmp_path / "software").mkdir()
     software = Software(

@@ -104,11 +104,11 @@ def test_a_death_is_noticed_at_once_and_counted(supervised):
     killer = threading.Timer(0.3, subprocess.run, (["kill", "-9", str(pid)],), {"check": True})
     killer.start()
     begin = time.monotonic()
-    while keeper.restarts["works:works"] == 0:
+    while state_of(supervised, "works")["pid"] in (0, pid):
         assert time.monotonic() - begin < 20
         keeper.wait()
         keeper.look()
-    assert state_of(supervised, "works")["pid"] != pid
+    assert keeper.deaths.told()["works:works"]["count"] == 1
 
 
 def test_who_waits_for_a_death_can_be_woken(supervised):

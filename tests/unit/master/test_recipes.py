@@ -112,9 +112,18 @@ parts = publish
 extensions = slapos_wendelin
 eggs-directory-version =
 
+[location]
+recipe = slapos_wendelin:location
+computer = ${slap-connection:computer-id}
+partition = ${slap-connection:partition-id}
+url = ${slap-connection:server-url}
+key = ${slap-connection:key-file}
+cert = ${slap-connection:cert-file}
+
 [publish]
 recipe = slapos.cookbook:publish.serialised
 url = leaf://${slap-connection:partition-id}
+where = ${location:datacenter}
 """
 
 FRONTEND = """\
@@ -198,6 +207,7 @@ def test_a_tree_is_the_same_with_tls_where_each_program_shows_its_own_certificat
 
 def check_tree(client: MasterClient, configuration: Path, release: Path) -> None:
     """Let a computer process a tree until all is there."""
+    client.put_computer("paris", datacenter="europe")
     node = ["node", "instance"]
     outputs = run(
         configuration,
@@ -219,5 +229,6 @@ def check_tree(client: MasterClient, configuration: Path, release: Path) -> None
     tree = client.instance("cluster")
     leaf, site = sorted(tree["children"], key=lambda each: each["reference"])
     assert (leaf["reference"], leaf["parameters"]) == ("leaf", {"count": 3})
+    assert leaf["connection"]["where"] == "europe"
     assert (site["shared"], site["connection"]["backend"]) == (True, "http://10.0.0.1")
     assert [each["settled"] for each in (tree, leaf, site)] == [True] * 3

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,7 @@ from slapos_wendelin.master.presence import Presence
 from slapos_wendelin.master.server import MasterServer
 from slapos_wendelin.node.measurement import Reporter, measure
 
+DEATH = {"partition": "slappart0", "program": "storage", "count": 3, "last": 1e9}
 SIZES = {"cpu_core": 4, "memory_size": 8 * 2**30, "storage_capacity": 100 * 2**30}
 
 
@@ -238,6 +240,12 @@ def test_a_computer_keeps_its_sizes_and_uses(cloud: Cloud):
         ({"storage_used": 2**70}, "storage_used is"),
         ({"load": [1, 2]}, r"load is \[1, 2\]"),
         ({"cores": 1}, "unknown key 'cores'"),
+        ({"deaths": {}}, "deaths is {}"),
+        ({"deaths": 101 * [DEATH]}, "send a list of 100 programs at most"),
+        ({"deaths": [{"partition": "slappart0"}]}, "deaths has .*slappart0"),
+        ({"deaths": [DEATH | {"count": -1}]}, "count is -1"),
+        ({"deaths": [DEATH | {"program": ""}]}, "program is ''"),
+        ({"deaths": [DEATH | {"last": 1e300}]}, r"last is 1e\+300"),
     ],
 )
 def test_a_measurement_that_cannot_be_is_refused(cloud: Cloud, values: dict, message: str):
@@ -246,6 +254,29 @@ def test_a_measurement_that_cannot_be_is_refused(cloud: Cloud, values: dict, mes
         cloud.client.put_measurement("paris", SIZES | values)
     assert refusal.value.status == 400
     assert cloud.client.computer("paris")["measured"] == {}
+
+
+def test_what_has_died_is_told_of_its_computer_and_of_its_instance(cloud: Cloud):
+    cloud.add_computer("paris")
+    cloud.request("cluster")
+    died = DEATH | {"last": time.time()}
+    unknown = died | {"partition": "slappart1"}
+    assert cloud.client.put_measurement("paris", {**SIZES, "deaths": [died, unknown]})["kept"]
+    assert not cloud.client.put_measurement("paris", {**SIZES, "deaths": [died, unknown]})["kept"]
+    computer, instance = cloud.client.computer("paris"), cloud.client.instance("cluster")
+    assert "deaths" not in computer["measured"]
+    assert [each["partition"] for each in computer["deaths"]] == ["slappart0", "slappart1"]
+    (told,) = instance["deaths"]
+    assert (told["program"], told["count"]) == ("storage", 3)
+    assert datetime.fromisoformat(told["last_at"]).timestamp() == pytest.approx(died["last"], abs=1)
+    # It is no fault: what died was started again.
+    assert not any("died" in each for each in cloud.client.status()["problems"])
+    # Whoever was in the partition before is nobody's affair.
+    earlier = [died | {"last": time.time() - 3600}]
+    assert cloud.client.put_measurement("paris", {**SIZES, "deaths": earlier})["kept"]
+    assert cloud.client.instance("cluster")["deaths"] == []
+    assert cloud.client.put_measurement("paris", SIZES)["kept"]
+    assert cloud.client.computer("paris")["deaths"] == []
 
 
 def test_a_load_that_is_no_number_is_refused(cloud: Cloud):
@@ -270,6 +301,36 @@ def test_instances_go_where_what_was_measured_is_enough(cloud: Cloud):
         cloud.add_computer(name)
         cloud.client.put_measurement(name, {**SIZES, "cpu_core": cores})
     assert cloud.request("cluster", filter_kw={"cpu_core": "8"}).slap_computer_id == "large"
+
+
+def test_what_a_computer_holds_unknown_to_its_master_is_named_and_no_place_for_others(cloud: Cloud):
+    cloud.add_computer("paris")
+    left = {"slappart0": {"guid": "SOFTINST-7", "instance": "lost", "root": "tree"}}
+    cloud.client.put_measurement("paris", {**SIZES, "left": left})
+    (problem,) = cloud.client.status()["problems"]
+    assert "slappart0 of paris holds the data of 'lost' (SOFTINST-7)" in problem
+    assert "slapos node wipe slappart0" in problem
+    assert cloud.request("first").slap_computer_partition_id == "slappart1"
+    with pytest.raises(MasterAnswerError, match="paris: full"):
+        cloud.client.request({"reference": "second", "release_url": "/software.cfg"})
+    # It is gone with the next measurement that does not tell of it, and at once.
+    cloud.client.put_measurement("paris", SIZES)
+    assert cloud.request("second").slap_computer_partition_id == "slappart0"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [],
+        {"slappart0": "SOFTINST-7"},
+        {"slappart0": {"guid": "SOFTINST-7"}},
+        {"slappart0": {"guid": 7, "instance": "lost", "root": "tree"}},
+    ],
+)
+def test_what_a_computer_holds_is_told_well_formed(cloud: Cloud, left: object):
+    cloud.add_computer("paris")
+    with pytest.raises(MasterAnswerError):
+        cloud.client.put_measurement("paris", {**SIZES, "left": left})
 
 
 def test_a_computer_measures_itself(cloud: Cloud, tmp_path: Path):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,25 @@ def test_the_status_shows_what_is_where_and_what_is_wrong(busy_cloud: Cloud, tmp
     for text in ("data center", "8", "1.5", "1.0 of 16 GiB", "SOFTINST-2"):
         assert text in wide.out
     assert max(map(len, wide.out.splitlines())) <= 160
+
+
+def test_what_has_died_is_shown(cloud: Cloud, tmp_path: Path):
+    cloud.add_computer("paris")
+    cloud.request("cluster")
+    died = {"partition": "slappart0", "program": "storage", "count": 3, "last": time.time()}
+    sizes = {"cpu_core": 8, "memory_size": 2**30, "storage_capacity": 2**30}
+    cloud.client.put_measurement("paris", {**sizes, "deaths": [died]})
+    status, computer, document = run_commands(
+        tmp_path,
+        cloud.url,
+        ["cluster", "status"],
+        ["computer", "show", "paris"],
+        ["computer", "show", "paris", "--json"],
+    )
+    assert "storage died 3 times, and was started again (last" in status.out
+    assert "storage of cluster 3 times, last" in computer.out
+    (told,) = document.document["deaths"]
+    assert (told["partition"], told["count"]) == ("slappart0", 3)
 
 
 def test_the_status_of_one_tree_leaves_out_the_rest(busy_cloud: Cloud, tmp_path: Path):

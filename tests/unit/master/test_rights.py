@@ -234,6 +234,7 @@ REQUESTS = {
         "v1/computers/paris/measurement", COMPUTER, document=NOTHING, method="PUT"
     ),
     "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
+    "registry.get_location": Request("v1/location", BOTH, query=PLACE),
     "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
     "registry.get_status": Request("v1/status", VIEWER),
     "metrics.metrics": Request("metrics", VIEWER),

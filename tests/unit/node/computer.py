@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,8 @@ from slapos_wendelin.node import exclusion, state
 REPOSITORY = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0  # seconds
 
-SOFTWARE = """\
-[buildout]
-extends = {repository}/stack/slapos.cfg
-parts = instance-template
-
-[instance-template]
-recipe = slapos.recipe.template:jinja2
-output = ${{buildout:directory}}/instance.cfg
-url = ${{:_profile_base_location_}}/instance.cfg.in
-context =
-  raw eggs_directory ${{buildout:eggs-directory}}
-  raw develop_eggs_directory ${{buildout:develop-eggs-directory}}
-"""
+#: The release of the tests in the lab, whose template for instances is another one here.
+RELEASE = REPOSITORY / "tests" / "hosts" / "release"
 
 #: A program, a plugin that looks after it, a promise of the old style, and something published.
 INSTANCE = """\
@@ -131,14 +119,9 @@ class Computer:
         folder: Path,
         partitions: int = 4,
         promise_time: float = 20.0,
-        users: Sequence[str] = (),
     ) -> None:
-        """Make everything and start the master.
-
-        :param users: as root, who builds software and then who has each partition.
-        """
+        """Make everything and start the master."""
         self.folder = folder
-        self.users = users
         self.instances = folder / "inst"
         self.master = MasterProcess(folder / "master.sqlite", options=["--lost-after", "60"])
         self.configuration = folder / "slapos.cfg"
@@ -159,7 +142,8 @@ class Computer:
     def write_release(self, instance: str) -> None:
         """Write the release that is built at the next supply."""
         release = self.folder / "release"
-        (release / "software.cfg").write_text(SOFTWARE.format(repository=REPOSITORY))
+        for path in (RELEASE / "software.cfg", REPOSITORY / "stack" / "slapos.cfg"):
+            shutil.copy(path, release)
         (release / "instance.cfg.in").write_text(instance)
 
     def _format(self, count: int) -> None:
@@ -169,10 +153,6 @@ class Computer:
             (self.instances / name).mkdir()
             (self.instances / name).chmod(0o750)
             (self.instances / name / ".slapos-resource").write_text("{}")
-        for user, path in zip(
-            self.users, [self.folder / "soft", *self.instances.iterdir()], strict=False
-        ):
-            shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
         places = [
             {
                 "reference": name,

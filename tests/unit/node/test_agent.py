@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import psutil
 from computer import Computer, wait_for
@@ -208,6 +209,8 @@ def test_status_shows_partitions_promises_and_programs(shared: Computer) -> None
     shown = shared.slapos("node", "status", name)
     assert "all is well" in shown.stdout
     assert f"{name}:service" in shown.stdout
+    assert Path(document["quotas"]["mount_point"]).is_mount()
+    assert "disk quotas of partitions: " in shown.stdout
 
 
 def test_status_tells_what_a_partition_waits_for_and_why(shared: Computer) -> None:

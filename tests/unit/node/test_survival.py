@@ -228,7 +228,17 @@ def test_a_program_that_dies_is_started_again_and_counted(computer: Computer) ->
     pid = program_of(folder)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: program_of(folder) not in (0, pid), "it is started again")
-    wait_for(lambda: computer.told()["restarts"] == {f"{folder.name}:service": 1}, "it is counted")
+    told = wait_for(lambda: computer.told()["deaths"], "it is counted")
+    name = f"{folder.name}:service"
+    assert [(each, told[each]["count"]) for each in told] == [(name, 1)]
+    wait_for(lambda: computer.client.instance("dies")["deaths"], "the master knows")
+    (died,) = computer.client.instance("dies")["deaths"]
+    assert (died["partition"], died["program"], died["count"]) == (folder.name, "service", 1)
+    computer.stop()
+    computer.start()
+    wait_for(lambda: computer.told()["deaths"] == told, "the next agent knows it too")
+    os.kill(program_of(folder), signal.SIGKILL)
+    wait_for(lambda: computer.told()["deaths"][name]["count"] == 2, "it is counted on")
 
 
 def test_a_supervisord_that_dies_is_started_again_with_its_programs(computer: Computer) -> None:

@@ -1,0 +1,35 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is said where a disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+#: What Python, other programs and slapgrid say of a full disk.
+_SIGNS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "Not enough space for")
+
+#: So little space is none: nothing useful can be written.
+_NONE = 1 << 20
+
+_REMEDY = "free some, and it goes on by itself"
+
+
+def with_remedy(brief: str, text: str) -> str:
+    """Return an error in brief, with what to do when its full text tells of a full disk."""
+    sign = next((each for each in _SIGNS if each in text), None)
+    if sign is None:
+        return brief
+    return f"{brief} ({_REMEDY})" if sign in brief else f"{brief}: {sign} ({_REMEDY})"
+
+
+def fault_of(folder: Path) -> str:
+    """Return what is wrong with the disk of a folder: that it is full; empty when it is not."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"{_SIGNS[0]}: the disk of {folder} is full ({_REMEDY})" if free < _NONE else ""

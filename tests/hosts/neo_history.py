@@ -1,0 +1,263 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A NEO cluster over hosts, clients that write down what was promised to them, and its check."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from slapos_wendelin.lab import Host, Lab
+from slapos_wendelin.lab.namespaces import Place
+from slapos_wendelin.lab.polling import until
+
+#: Says what it is about to commit, and what came of it, with the time of this machine.
+CLIENT = """
+import itertools, json, sys, time, transaction, ZODB, zodburi
+from persistent.mapping import PersistentMapping
+uri, name = sys.argv[1:]
+def say(**what):
+    print(json.dumps(what | {"at": time.monotonic()}), flush=True)
+def connect():
+    while True:
+        try:
+            open_storage, options = zodburi.resolve_uri(uri)
+            return ZODB.DB(open_storage(), **options)
+        except Exception as error:
+            say(event="away", error=repr(error))
+            time.sleep(.2)
+db = connect()
+while True:
+    try:
+        with db.transaction() as connection:
+            # An object of its own: clients shall not wait for each other.
+            connection.root().setdefault(name, PersistentMapping())
+        break
+    except Exception as error:
+        say(event="away", error=repr(error))
+        time.sleep(.1)
+for number in itertools.count():
+    say(event="begin", number=number)
+    try:
+        with db.transaction(f"{name} {number}") as connection:
+            connection.root()[name]["number"] = number
+    except Exception as error:
+        say(event="failed", number=number, error=repr(error))
+        time.sleep(.1)
+    else:
+        say(event="acknowledged", number=number)
+"""
+
+#: Prints the descriptions of all transactions, in their order.
+READER = """
+import sys, ZODB, zodburi
+open_storage, options = zodburi.resolve_uri(sys.argv[1])
+for record in open_storage().iterator():
+    print((record.description or b"").decode())
+"""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One thing that a client said."""
+
+    event: str
+    number: int
+    at: float
+
+
+class Writer:
+    """A client on a host that commits one transaction after the other."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+
+    def words(self) -> list[Word]:
+        """Return what it has said so far; a last line that is cut off is not said yet."""
+        lines = self.log.read_text().split("\n")[:-1]
+        said = [json.loads(line) for line in lines]
+        return [Word(each["event"], each.get("number", -1), each["at"]) for each in said]
+
+    def acknowledged(self, begin: float = 0.0, end: float = float("inf")) -> list[Word]:
+        """Return the commits that were acknowledged in a time."""
+        return [
+            word
+            for word in self.words()
+            if word.event == "acknowledged" and begin <= word.at <= end
+        ]
+
+    def longest_pause(self) -> float:
+        """Return the longest time between two acknowledged commits, in seconds."""
+        times = [word.at for word in self.acknowledged()]
+        return max((after - before for before, after in pairwise(times)), default=0.0)
+
+
+class NeoOverHosts:
+    """A cluster with a master and a storage on each of three hosts, all of which have all data."""
+
+    def __init__(self, lab: Lab, hosts: list[Host], python: Path, folder: Path) -> None:
+        self.lab = lab
+        self.hosts = {host.name: host for host in hosts}
+        self.python = python
+        self.folder = folder
+        self.admin = f"{lab.address}:12052"
+        self.masters = " ".join(f"{host.address}:12051" for host in hosts)
+        self.uri = f"neo://cut@{self.masters.replace(' ', ',')}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.writers: dict[str, Writer] = {}
+
+    def install(self) -> None:
+        """Copy the environment to the hosts, to the same place."""
+        environment = self.python.parents[1]
+        for host in self.hosts.values():
+            target = host.path(environment)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(environment, target, symlinks=True)
+            shutil.rmtree(host.path("/var/neo"), ignore_errors=True)
+            host.path("/var/neo").mkdir(parents=True)
+
+    def start(self) -> None:
+        """Start all programs and wait until every storage has everything."""
+        for host in self.hosts.values():
+            self.start_nodes(host)
+        self._program(self.lab.master, "admin", "neoadmin", f"--bind={self.admin}")
+        until(self.is_whole, "the cluster is whole", patience=120)
+
+    def start_nodes(self, host: Host) -> None:
+        """Start the master and the storage of a host."""
+        sizes = ("--partitions=6", "--replicas=2", "--autostart=3", "--quorum=quorum.json")
+        self._program(host, "master", "neomaster", f"--bind={host.address}:12051", *sizes)
+        database = ("--adapter=SQLite", "--database=neo.sqlite")
+        place = f"--data-center={host.data_center}"
+        bind = f"--bind={host.address}:12053"
+        self._program(host, "storage", "neostorage", bind, *database, place)
+
+    def _program(self, place: Place, name: str, program: str, *options: str) -> None:
+        common = ("--cluster=cut", f"--masters={self.masters}", f"--logfile={name}.log")
+        with (self.folder / f"{place.name}-{name}.log").open("ab") as log:
+            process = place.popen(
+                [str(self.python.with_name(program)), *common, *options],
+                cwd=self.folder if place is self.lab.master else "/var/neo",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+
+    def neoctl(self, *arguments: str) -> str:
+        """Ask the admin, from the master's place, and return what it says."""
+        program = str(self.python.with_name("neoctl"))
+        ask = (program, f"--address={self.admin}", *arguments)
+        return self.lab.master.run(*ask, check=False).stdout
+
+    def primary(self) -> str:
+        """Return the name of the host of the primary master."""
+        for line in self.neoctl("print", "node").splitlines():
+            words = [word.strip() for word in line.split("|")]
+            if words[1:2] == ["MASTER"] and words[3:] == ["RUNNING", "None"]:
+                address = words[2].rpartition(":")[0]
+                return next(name for name, host in self.hosts.items() if host.address == address)
+        return ""
+
+    def is_whole(self) -> bool:
+        """Say whether every storage has everything, up to date."""
+        table = self.neoctl("print", "pt")
+        return self.neoctl("print", "cluster") == "RUNNING\n" and table.count(" R UUUUUU") == 3
+
+    def write_from_everywhere(self) -> None:
+        """Start a client on each host, and wait until each has committed a few times."""
+        for host in self.hosts.values():
+            log = self.folder / f"client-{host.name}-{len(self.writers)}.json"
+            with log.open("wb") as output:
+                process = host.popen(
+                    [str(self.python), "-c", CLIENT, self.uri, host.name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.DEVNULL,
+                )
+            self.processes.append(process)
+            self.writers[host.name] = Writer(host.name, process, log)
+        self.wait_for_commits(*self.writers, count=10)
+
+    def wait_for_commits(self, *names: str, count: int = 3) -> None:
+        """Wait until each of these clients has had more commits acknowledged."""
+        begin = time.monotonic()
+        for name in names:
+            writer = self.writers[name]
+            until(
+                lambda writer=writer: len(writer.acknowledged(begin)) >= count,
+                f"{name} commits",
+                patience=180,
+            )
+
+    def stop_writing(self) -> None:
+        """End the clients, whatever they are at."""
+        for writer in self.writers.values():
+            writer.process.kill()
+            writer.process.wait()
+
+    def found(self) -> dict[str, list[int]]:
+        """Return the numbers that each client has committed, in the order of the transactions."""
+        told = self.lab.master.run(str(self.python), "-c", READER, self.uri, timeout=120).stdout
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for line in told.splitlines():
+            name, _, number = line.partition(" ")
+            if number.isdecimal():
+                numbers[name].append(int(number))
+        return numbers
+
+    def stop(self) -> None:
+        """End everything."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def check_history(neo: NeoOverHosts) -> None:
+    """Check that what was acknowledged is there, once and in order, and nothing unknown."""
+    found = neo.found()
+    for name, writer in neo.writers.items():
+        acknowledged = [word.number for word in writer.acknowledged()]
+        begun = {word.number for word in writer.words() if word.event == "begin"}
+        numbers = found[name]
+        assert numbers == sorted(set(numbers)), f"{name} has something twice or in another order"
+        assert set(acknowledged) <= set(numbers), (
+            f"{name} has lost {sorted(set(acknowledged) - set(numbers))}"
+        )
+        assert set(numbers) <= begun
+
+
+def check_replicas(neo: NeoOverHosts) -> None:
+    """Wait for all copies and let NEO compare them: cells that differ would be called corrupted."""
+    until(neo.is_whole, "every storage has everything again", patience=120)
+    neo.neoctl("check", ":")
+    until(lambda: "C" not in _cells(neo.neoctl("print", "pt")), "no copy differs", patience=60)
+    assert neo.is_whole()
+
+
+def _cells(table: str) -> str:
+    return "".join(line.rpartition(" ")[2] for line in table.splitlines()[2:])
+
+
+@contextmanager
+def running_neo(lab: Lab, python: Path, folder: Path) -> Iterator[NeoOverHosts]:
+    """Run a cluster on the first host of each data center."""
+    hosts = [center.hosts[0] for center in lab.data_centers.values()]
+    neo = NeoOverHosts(lab, hosts, python, folder)
+    try:
+        neo.install()
+        neo.start()
+        yield neo
+    finally:
+        neo.stop()
