@@ -41,6 +41,15 @@ LANES = (
 )
 LAB = Suite("lab", ("tests/lab",))
 
+#: How hosts come into a cloud and leave it: the half of the tests with many hosts.
+JOINING = tuple(f"tests/hosts/test_{name}.py" for name in ("join", "create", "readme_computers"))
+
+#: Tests with many hosts, which need root. Labs do not meet each other.
+HOST_LANES = (
+    (Suite("joining", JOINING),),
+    (Suite("hosts", ("tests/hosts", *(f"--ignore={path}" for path in JOINING))),),
+)
+
 
 class TestRun:
     """One run of all tests of the sources in a folder."""
@@ -63,14 +72,28 @@ class TestRun:
         self._note("pyright", [*pyright, sys.executable])
         analytics = self.analytics_python()
         self._note("pyright neo", [*pyright, analytics, "--project", "slapos_wendelin/neo"])
-        with ThreadPoolExecutor(len(LANES)) as pool:
-            list(pool.map(lambda lane: [self._suite(suite, analytics) for suite in lane], LANES))
+        self._lanes(LANES, analytics)
         self._suite(LAB, analytics, is_alone=True)
-        for name, well, seconds in self.results:
-            print(f"{'passed' if well else 'FAILED'}  {name:<12} {seconds:6.1f} s")
+        status = self._summary()
         # Called by root, the script runs them itself: what an ordinary user owns is not for root.
         if not os.environ.get("WENDELIN_HOST_TESTS"):
             print("skipped  hosts        they need root: sudo ./wendelin test tests/hosts")
+        return status
+
+    def run_hosts(self) -> int:
+        """Run the tests with many hosts; return the exit status."""
+        self._lanes(HOST_LANES)
+        return self._summary()
+
+    def _lanes(self, lanes: tuple[tuple[Suite, ...], ...], analytics: str = "") -> None:
+        """Run lanes beside each other."""
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            list(pool.map(lambda lane: [self._suite(suite, analytics) for suite in lane], lanes))
+
+    def _summary(self) -> int:
+        """Print how long all took, and return the exit status."""
+        for name, well, seconds in self.results:
+            print(f"{'passed' if well else 'FAILED'}  {name:<12} {seconds:6.1f} s")
         return int(not all(well for _, well, _ in self.results))
 
     def pytest(self, arguments: list[str]) -> int:
@@ -142,4 +165,6 @@ def test(options: argparse.Namespace) -> int:
     """Check style and types, then run the tests; arguments go to pytest."""
     cache = Path(os.environ["WENDELIN_HOME"]) / "cache"
     tests = TestRun(Path(os.environ["WENDELIN_SOURCE"]), cache)
-    return tests.pytest(options.arguments) if options.arguments else tests.run()
+    if options.arguments:
+        return tests.pytest(options.arguments)
+    return tests.run_hosts() if os.environ.get("WENDELIN_HOST_TESTS") == "all" else tests.run()
