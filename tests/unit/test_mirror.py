@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ from slapos_wendelin.mirror.using import Mirror
 
 CONTENT = archive({"tiny-1.0/README": "hello"})
 URL = "http://127.0.0.1:9/tiny-1.0.tar.gz"
+
+
+@pytest.fixture
+def tmp_path():
+    """Yield a folder with a short name: the paths of sockets below it are limited."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def key(url):
