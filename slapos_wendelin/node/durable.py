@@ -9,7 +9,10 @@ files for ever.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,15 @@ class Software(SlapObject.Software):
 class Partition(SlapObject.Partition):
     """A partition."""
 
+    def updateSupervisor(self) -> None:  # noqa: N802 (slapos.core's name)
+        """Let supervisord read its configuration, for one partition at a time.
+
+        Whoever is first takes over what has changed of all partitions. While it takes a group of
+        programs away and adds it again, another call to stop that group would wait for ever.
+        """
+        with one_at_a_time(Path(self.supervisord_partition_configuration_dir)):
+            super().updateSupervisor()
+
     def updateSupervisorConfiguration(self) -> None:  # noqa: N802 (slapos.core's name)
         """Let supervisord know the programs, after all that they need is written down."""
         super().updateSupervisorConfiguration()
@@ -87,6 +99,17 @@ class Partition(SlapObject.Partition):
 def use(module: Any) -> None:
     """Let slapos.core's module of slapgrid use these classes."""
     module.Software, module.Partition = Software, Partition
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process at a time be in here for a folder; a process that is killed is out."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def folders_of(shared_part_list: str) -> Iterator[Path]:

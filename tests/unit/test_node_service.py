@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A computer's service keeps programs running."""
 
+import logging
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.errors import MissingRequirementError
 from slapos_wendelin.node.configuration import read_configuration
+from slapos_wendelin.node.durable import Partition
 from slapos_wendelin.node.processes import FIRST_DELAY, LAST_DELAY, BackOff, ProcessKeeper
 
 SUPERVISORD = """
@@ -139,3 +142,46 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path):
     path.write_text("[slapos]\ncomputer_id = paris\n")
     with pytest.raises(MissingRequirementError, match=r"slapos\.cfg is no configuration"):
         read_configuration(path)
+
+
+GROUP = """
+[group:{name}]
+programs = {name}_program
+[program:{name}_program]
+command = sh -c 'trap "sleep 0.5; exit" TERM; while :; do sleep 0.1; done'
+environment = VERSION="{version}"
+autorestart = false
+startsecs = 0
+"""
+
+
+def test_programs_of_many_partitions_that_change_at_once_are_all_taken_over(supervised):
+    folder = supervised.parent / "programs"
+    folder.mkdir()
+    names = [f"slappart{number}" for number in range(4)]
+
+    def write(version):
+        for name in names:
+            (folder / f"{name}.conf").write_text(GROUP.format(name=name, version=version))
+
+    def update():
+        # Only what the method needs: a whole partition is made by the agent alone.
+        partition = object.__new__(Partition)
+        partition.logger = logging.getLogger("partition")
+        partition.supervisord_socket = str(supervised)
+        partition.supervisord_partition_configuration_dir = str(folder)
+        partition.updateSupervisor()
+
+    with (supervised.parent / "supervisord.conf").open("a") as configuration:
+        configuration.write(f"[include]\nfiles = {folder}/*.conf\n")
+    write(0)
+    update()
+    pool = ThreadPoolExecutor(len(names))
+    for version in range(1, 4):
+        write(version)
+        for done in [pool.submit(update) for _ in names]:
+            done.result(60)
+    pool.shutdown()
+    with getSupervisorRPC(str(supervised)) as supervisor:
+        running = {each["group"]: each["statename"] for each in supervisor.getAllProcessInfo()}
+    assert [running[name] for name in names] == ["RUNNING"] * 4
