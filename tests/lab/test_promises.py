@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
 from cluster import Cluster, Outcome
 from environment import Environment, listening, wait_for
+from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.local.home import DATA_CENTERS
 
@@ -136,16 +138,28 @@ def test_storage_without_cells_in_the_partition_table_is_red(
 
 
 def test_cluster_that_is_not_running_is_red(environment: Environment, cluster: Cluster) -> None:
-    storages = ["neo-storage-0", "neo-storage-1"]
+    storages = [node for node in cluster.nodes() if node.startswith("neo-storage-")]
     promise = ("neo-admin", "cluster-is-running")
-    with environment.unattended(*(cluster.computer(node) for node in storages)):
+    # The service that runs the promise has to be at work: it leaves alone what was stopped.
+    unattended = {cluster.computer(node) for node in storages} - {cluster.computer("neo-admin")}
+    with environment.unattended(*unattended):
         for node in storages:
-            cluster.kill(node)
+            with supervisor_of(environment, cluster, node) as supervisor:
+                supervisor.stopProcessGroup(cluster.folder(node).name)
         wait_for(lambda: cluster.state()["cluster"] != "RUNNING", "NEO sees that it lacks data")
         found = cluster.look_until(promise, is_red=True)
         assert "not RUNNING" in found[promise].message
         wait_for(lambda: "not RUNNING" in cluster.error("neo-admin"), "the master is told")
+        for node in storages:
+            with supervisor_of(environment, cluster, node) as supervisor:
+                supervisor.startProcessGroup(cluster.folder(node).name)
     cluster.look_until(promise, is_red=False)
+
+
+def supervisor_of(environment: Environment, cluster: Cluster, node: str) -> Any:
+    """Return the supervisord that has the programs of a node."""
+    folder = environment.home.computer(cluster.computer(node))
+    return getSupervisorRPC(str(folder / "inst" / "sv.sock"))
 
 
 def test_taken_port_of_a_partition_is_named_and_the_program_starts_once_it_is_free(
