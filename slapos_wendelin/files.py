@@ -1,10 +1,13 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that a crash leaves whole."""
+"""Files: written so that a crash leaves them whole, told by their content, held by one process."""
 
 import ctypes
+import fcntl
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -56,3 +59,23 @@ def sync_file_systems(paths: Iterable[Path]) -> None:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def held(path: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a lock file, which the system releases when the process dies.
+
+    :raises Exception: *refusal*, at once, when another process holds it.
+    """
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal from None
+        yield

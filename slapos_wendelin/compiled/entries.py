@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from slapos_wendelin.compiled.errors import CacheError
 from slapos_wendelin.compiled.keys import is_signed, public_text, sign
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.recipe.shared import MARKER
 
 _FORMAT = 1
@@ -195,12 +196,6 @@ def check_archive(archive: Path, note: Note, place: str) -> None:
     found = sha256_of(archive)
     if found != note.sha256:
         raise CacheError(f"{place} has sha256 {found}, but {note.sha256} is signed", _REFUSED)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _plain(note: Note) -> bytes:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.files import held
 
 #: The data centers that the environment simulates, with their regions.
 DATA_CENTERS = {"paris": "europe", "tokyo": "asia", "virginia": "america"}
@@ -128,13 +128,10 @@ class Home:
     def locked(self) -> Iterator[None]:
         """Hold the environment: one up or down at a time. Raises MissingRequirementError."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise MissingRequirementError(
-                    f"another command works on {self.root}", "wait until it ends, or interrupt it"
-                ) from None
+        refusal = MissingRequirementError(
+            f"another command works on {self.root}", "wait until it ends, or interrupt it"
+        )
+        with held(self.root / ".lock", refusal):
             yield
 
 

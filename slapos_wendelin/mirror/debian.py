@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.errors import MirrorError
-from slapos_wendelin.mirror.folder import sha256_of
 
 _CONFIGURATION = """\
 Dir::State "{work}/state";

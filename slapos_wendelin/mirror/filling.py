@@ -14,9 +14,10 @@ from pathlib import Path
 import requests
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.debian import DebianSources
 from slapos_wendelin.mirror.errors import MirrorError
-from slapos_wendelin.mirror.folder import MirrorFolder, sha256_of
+from slapos_wendelin.mirror.folder import MirrorFolder
 from slapos_wendelin.mirror.needs import Archive, Needs
 from slapos_wendelin.mirror.python_packages import fetch_lock, fetch_python_source
 

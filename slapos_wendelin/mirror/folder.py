@@ -15,8 +15,6 @@ It holds relative paths only: copied anywhere, or served by any HTTP server, it 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import html
 import json
 import os
@@ -34,7 +32,7 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
-from slapos_wendelin.files import write_atomically
+from slapos_wendelin.files import held, sha256_of, write_atomically
 from slapos_wendelin.mirror.errors import MirrorError
 from slapos_wendelin.mirror.needs import Archive
 
@@ -82,13 +80,8 @@ class MirrorFolder:
 
         :raises MirrorError: another command fills it.
         """
-        with (self.root / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise MirrorError(
-                    f"another command fills the mirror {self.root}", "wait until it ends"
-                ) from None
+        refusal = MirrorError(f"another command fills the mirror {self.root}", "wait until it ends")
+        with held(self.root / ".lock", refusal):
             for left in self.root.glob(".fetching-*"):
                 shutil.rmtree(left)
             for left in [*self.files.glob(".*.new"), *self.root.glob("sources/*/.*.new")]:
@@ -172,12 +165,6 @@ def project_of(filename: str) -> str:
         return canonicalize_name(parse_sdist_filename(filename)[0])
     except InvalidSdistFilename:
         return ""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_page(folder: Path, links: list[tuple[str, str]]) -> None:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.errors import MirrorError
-from slapos_wendelin.mirror.folder import MirrorFolder, sha256_of
+from slapos_wendelin.mirror.folder import MirrorFolder
 from slapos_wendelin.mirror.needs import PythonSource
 from slapos_wendelin.recipe.index import (
     fetch_source_archive,

@@ -19,6 +19,7 @@ from zc.buildout.download import Download
 from slapos_wendelin.buildout.base_location import OPTION as BASE_LOCATION
 from slapos_wendelin.buildout.errors import ProfileError
 from slapos_wendelin.compiled.cache import COMPILER_FILE, RECIPE
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.recipe.build_platform import (
     build_platform,
     compiler_version,
@@ -200,8 +201,7 @@ class Recipe(cmmi.Recipe):
                 "(./wendelin mirror FOLDER), then ./wendelin build --from FOLDER PROFILE here",
             ) from error
         path = Path(found)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         if digest == self.sha256:
             return path, bool(is_temporary)
         own = "://" in self.url and not self.url.startswith("file:")

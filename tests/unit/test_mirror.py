@@ -17,10 +17,11 @@ from buildout_runs import archive, environment, serve, sha256, source_archive, w
 from slapos_wendelin.cli.build import find_profile
 from slapos_wendelin.cli.mirror import mirror as command
 from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.debian import DebianSources, write_sources
 from slapos_wendelin.mirror.errors import MirrorError
 from slapos_wendelin.mirror.filling import Filler
-from slapos_wendelin.mirror.folder import MirrorFolder, sha256_of
+from slapos_wendelin.mirror.folder import MirrorFolder
 from slapos_wendelin.mirror.needs import TOOLKIT_LOCK, read_needs
 from slapos_wendelin.mirror.using import Mirror
 
