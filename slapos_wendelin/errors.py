@@ -32,3 +32,16 @@ class MissingRequirementError(WendelinError):
 
 class CommandError(WendelinError):
     """A program that the toolkit started has failed."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return what led to an error in the end, without the wrappings of libraries."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """Return in words what led to an error in the end."""
+    cause = innermost(error)
+    return str(cause) or type(cause).__name__

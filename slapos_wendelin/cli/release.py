@@ -16,7 +16,7 @@ import requests
 from slapos.util import SoftwareReleaseSerialisation
 
 from slapos_wendelin import parameters, topology
-from slapos_wendelin.errors import CommandError, ParameterError
+from slapos_wendelin.errors import CommandError, ParameterError, innermost
 
 Document = dict[str, Any]
 
@@ -171,9 +171,7 @@ def _read(url: str, what: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return the innermost cause of a failure in a few words."""
-    cause = error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-        cause = deeper
+    cause = innermost(error)
     return getattr(cause, "strerror", None) or " ".join(str(cause).split())
 
 

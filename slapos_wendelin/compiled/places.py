@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from slapos_wendelin.compiled.errors import CacheError, NotInCacheError, UnreachableError
+from slapos_wendelin.errors import reason
 
 #: Seconds without any byte after which a transfer is given up.
 _TIMEOUT = 30
@@ -189,7 +190,7 @@ class _Server:
             )
         except requests.RequestException as error:
             raise UnreachableError(
-                f"the cache cannot be reached at {url}: {_innermost(error)}", "correct its URL"
+                f"the cache cannot be reached at {url}: {reason(error)}", "correct its URL"
             ) from error
         if answer.ok:
             return answer
@@ -200,10 +201,3 @@ class _Server:
             f"the cache answers {answer.status_code} {answer.reason} to {method} {url}",
             "let the server take files by PUT from who may push" if method == "PUT" else "",
         )
-
-
-def _innermost(error: BaseException) -> str:
-    """Return what kept a request from its answer, without the library's wrappings."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return str(error) or type(error).__name__

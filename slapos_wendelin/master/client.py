@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from slapos_wendelin import trust
-from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.errors import WendelinError, innermost
 
 Document = dict[str, Any]
 
@@ -350,7 +350,5 @@ def _reason(error: requests.RequestException) -> str:
     """Return the innermost cause of a failed request in a few words."""
     if isinstance(error, requests.Timeout):
         return "timed out"
-    cause: BaseException = error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-        cause = deeper
+    cause = innermost(error)
     return getattr(cause, "strerror", None) or type(cause).__name__

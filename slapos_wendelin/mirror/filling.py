@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.errors import WendelinError, reason
 from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.debian import DebianSources
 from slapos_wendelin.mirror.errors import MirrorError
@@ -161,11 +161,3 @@ def _download(archive: Archive, work: Path, tell: Tell) -> Path:
     if digest.hexdigest() != archive.sha256:
         raise MirrorError(f"has sha256 {digest.hexdigest()}")
     return path
-
-
-def reason(error: Exception) -> str:
-    """Return what kept a request from its answer, without the library's wrappings."""
-    inner: BaseException = error
-    while inner.__context__ is not None:
-        inner = inner.__context__
-    return str(inner) or type(inner).__name__

@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 import requests
 
+from slapos_wendelin.errors import reason
 from slapos_wendelin.files import sha256_of
 from slapos_wendelin.mirror.errors import MirrorError
-from slapos_wendelin.mirror.filling import TIMEOUT, Tell, reason
+from slapos_wendelin.mirror.filling import TIMEOUT, Tell
 from slapos_wendelin.mirror.folder import CATALOG, PYTHON_INDEX, read_catalog
 
 _BLOCK = 1024 * 1024

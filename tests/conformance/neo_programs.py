@@ -122,12 +122,7 @@ class Cluster:
 
     def neoctl(self, *arguments: str, status: int = 0) -> str:
         """Run neoctl and return what it prints."""
-        result = subprocess.run(
-            [self.programs / "neoctl", f"-a{self.admin}", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        result = self._neoctl(*arguments)
         output = result.stdout + result.stderr
         assert result.returncode == status, output
         assert "Traceback" not in output
@@ -135,13 +130,16 @@ class Cluster:
 
     def ask(self, *arguments: str) -> str:
         """Return what neoctl says, or an error message."""
-        result = subprocess.run(
+        result = self._neoctl(*arguments)
+        return (result.stdout + result.stderr).strip()
+
+    def _neoctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [self.programs / "neoctl", f"-a{self.admin}", *arguments],
             capture_output=True,
             text=True,
             check=False,
         )
-        return (result.stdout + result.stderr).strip()
 
     def state(self) -> str:
         """Return the state of the cluster, or an error message."""

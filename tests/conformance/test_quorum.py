@@ -43,6 +43,16 @@ def primary_of(cluster: Cluster, *names: str) -> Callable[[], bool]:
     return lambda: cluster.state() == "RUNNING" and cluster.primary() in names
 
 
+def leave_only_what_is_old(cluster: Cluster, client: subprocess.Popen[str]) -> None:
+    """Let a storage miss a commit, and the cluster wait for another one than that."""
+    end(cluster, "s3")
+    commit(client, 2)
+    end(cluster, "s1", "s2", "m1", "m2", "m3")
+    start(cluster, "m1", "m2", "m3", "s3")
+    message = "Waiting for a storage node with version"
+    wait_until(lambda: any(message in cluster.log(name) for name in ("m1", "m2", "m3")))
+
+
 def test_a_primary_that_hangs_is_replaced_and_follows_when_it_wakes_up(
     cluster: Cluster, client: subprocess.Popen[str]
 ) -> None:
@@ -91,12 +101,7 @@ def test_nothing_is_committed_without_a_majority(
 def test_a_storage_that_was_away_does_not_start_the_cluster_with_old_data(
     cluster: Cluster, client: subprocess.Popen[str]
 ) -> None:
-    end(cluster, "s3")
-    commit(client, 2)
-    end(cluster, "s1", "s2", "m1", "m2", "m3")
-    start(cluster, "m1", "m2", "m3", "s3")
-    message = "Waiting for a storage node with version"
-    wait_until(lambda: any(message in cluster.log(name) for name in ("m1", "m2", "m3")))
+    leave_only_what_is_old(cluster, client)
     wait_until(lambda: cluster.state() == "RECOVERING")
     start(cluster, "s1")
     commit(client, 3)
@@ -108,12 +113,7 @@ def test_a_storage_that_was_away_does_not_start_the_cluster_with_old_data(
 def test_an_operator_can_start_what_is_left(
     cluster: Cluster, client: subprocess.Popen[str]
 ) -> None:
-    end(cluster, "s3")
-    commit(client, 2)
-    end(cluster, "s1", "s2", "m1", "m2", "m3")
-    start(cluster, "m1", "m2", "m3", "s3")
-    message = "Waiting for a storage node with version"
-    wait_until(lambda: any(message in cluster.log(name) for name in ("m1", "m2", "m3")))
+    leave_only_what_is_old(cluster, client)
     wait_until(lambda: " PENDING " in cluster.ask("print", "node"))
     cluster.neoctl("start")
     wait_until(lambda: cluster.state() == "RUNNING")

@@ -170,6 +170,10 @@ class NeoOverHosts:
                 return next(name for name, host in self.hosts.items() if host.address == address)
         return ""
 
+    def others(self, than: str) -> list[str]:
+        """Return the names of all hosts but one."""
+        return [name for name in self.hosts if name != than]
+
     def is_whole(self) -> bool:
         """Say whether every storage has everything, up to date."""
         table = self.neoctl("print", "pt")

@@ -55,7 +55,7 @@ def test_a_data_center_that_is_cut_off_stops_and_the_majority_goes_on(
     primary = neo.primary()
     names = sorted(neo.hosts)
     lost = primary if which == "of the primary master" else next(n for n in names if n != primary)
-    others = [name for name in names if name != lost]
+    others = neo.others(lost)
     center = lab.data_center(neo.hosts[lost].data_center)
     cut_at = time.monotonic()
     center.cut()
@@ -88,7 +88,7 @@ def test_a_host_that_loses_its_power_comes_back_with_all_that_was_promised(
     neo: NeoOverHosts, report: Report
 ) -> None:
     lost = neo.hosts[neo.primary()]
-    others = [name for name in neo.hosts if name != lost.name]
+    others = neo.others(lost.name)
     lost.power_off()
     neo.wait_for_commits(*others)
     lost.power_on()
@@ -101,7 +101,7 @@ def test_a_host_that_hangs_is_left_and_follows_when_it_goes_on(
     neo: NeoOverHosts, report: Report
 ) -> None:
     hung = neo.hosts[neo.primary()]
-    others = [name for name in neo.hosts if name != hung.name]
+    others = neo.others(hung.name)
     hung.freeze()
     neo.wait_for_commits(*others)
     hung.thaw()
