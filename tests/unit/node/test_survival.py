@@ -196,11 +196,12 @@ def test_a_cut_from_the_master_changes_nothing_that_runs(computer: Computer) -> 
     pid = int((folder / "var/run/service.pid").read_text())
     assert is_alive(pid)
     computer.kill()
+    result = folder / ".slapgrid/promise/result/service-runs.status.json"
+    result.unlink()
     computer.start()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: program_of(folder) not in (0, pid), "the program is started again")
-    (folder / ".slapgrid/promise/result/service-runs.status.json").unlink()
-    wait_for((folder / ".slapgrid/promise/result/service-runs.status.json").exists, "promises run")
+    wait_for(result.exists, "promises run")
     shown = computer.slapos("node", "status")
     assert shown.returncode == 1
     assert "the master does not answer" in shown.stdout
