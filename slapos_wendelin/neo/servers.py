@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 STOP_LIMIT = 10.0
 
 #: Seconds that servers have to begin to serve.
-START_LIMIT = 30.0
-
+START_LIMIT = 120.0
 
 #: The kernel kills the servers when the thread that started them ends, so it has to be one that
 #: lasts as long as this process.
@@ -150,6 +149,7 @@ class ZeoServer(Servers):
 class NeoCluster(Servers):
     """A NEO cluster on SQLite.
 
+    :param master_count: three, if the cluster shall go on without one of them.
     :param replicas: copies of each NEO partition beside the first one.
     """
 
@@ -171,7 +171,7 @@ class NeoCluster(Servers):
         sizes = ["--partitions", str(partitions), "--replicas", str(replicas)]
         sizes += ["--autostart", str(storage_count)]
         self.masters = [
-            Server(folder, f"master-{number}", ["neomaster", *common, "--bind", address, *sizes])
+            self._master(folder, number, [*common, "--bind", address, *sizes])
             for number, address in enumerate(masters)
         ]
         self.storages = [
@@ -179,6 +179,12 @@ class NeoCluster(Servers):
             for number, port in enumerate(ports[master_count:])
         ]
         self.servers = self.masters + self.storages
+
+    @staticmethod
+    def _master(folder: Path, number: int, arguments: list[str]) -> Server:
+        """Return a master node, which works as long as a majority of the masters agrees."""
+        quorum = ["--quorum", str(folder / f"master-{number}.json")]
+        return Server(folder, f"master-{number}", ["neomaster", *arguments, *quorum])
 
     @staticmethod
     def _storage(folder: Path, number: int, arguments: list[str]) -> Server:

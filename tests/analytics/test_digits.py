@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, workers, run):
 @needs_neo
 @pytest.mark.parametrize("victim", ["storage", "primary master"])
 def test_nodes_killed_while_it_writes_change_nothing(tmp_path, run, victim):
-    with NeoCluster(tmp_path, storage_count=3, master_count=2, replicas=1) as cluster:
+    with NeoCluster(tmp_path, storage_count=3, master_count=3, replicas=1) as cluster:
 
         def kill_and_start():
             wait_until_written(cluster.uri, 4)
