@@ -69,6 +69,24 @@ def test_a_primary_that_hangs_is_replaced_and_follows_when_it_wakes_up(
     assert last_value(client) == "value 3\n"
 
 
+def test_what_a_primary_alone_knew_when_it_woke_up_is_not_waited_for(
+    cluster: Cluster, client: subprocess.Popen[str]
+) -> None:
+    hung = cluster.primary()
+    killed = sorted({"m1", "m2", "m3"} - {hung})[0]
+    center = [cluster.processes[name] for name in (hung, f"s{hung[1]}")]
+    for process in center:
+        process.send_signal(signal.SIGSTOP)
+    end(cluster, killed)
+    wait_until(lambda: "primary master is down" in cluster.errors())
+    for process in center:
+        process.send_signal(signal.SIGCONT)
+    start(cluster, killed)
+    commit(client, 2)
+    wait_until(cluster.is_replicated)
+    assert last_value(client) == "value 2\n"
+
+
 def test_the_others_go_on_without_the_data_center_of_the_primary_although_it_has_everything(
     cluster: Cluster, client: subprocess.Popen[str]
 ) -> None:
