@@ -20,7 +20,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 
-from slapos_wendelin.node import channel, forking
+from slapos_wendelin.node import channel, distributions, forking
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,7 @@ def import_modules() -> None:
         _prepare_extended()
     from zc.buildout import easy_install  # noqa: PLC0415 (after what it takes long to import)
 
-    for distribution in easy_install.pkg_resources.working_set:
-        # A broken distribution is told by the buildout that needs it.
-        with contextlib.suppress(Exception):
-            distribution.requires()
+    distributions.remember(easy_install.pkg_resources)
 
 
 def _import(name: str) -> None:
