@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """NEO's own programs, as a cluster on the loopback address."""
 
+import select
 import signal
 import socket
 import subprocess
@@ -185,6 +186,7 @@ def begin_commit(client: subprocess.Popen[str], value: int) -> None:
 
 def end_commit(client: subprocess.Popen[str], value: int) -> None:
     assert client.stdout
+    assert select.select([client.stdout], [], [], 2 * PATIENCE)[0], f"{value} is not committed"
     assert client.stdout.readline() == f"committed {value}\n"
 
 
