@@ -146,3 +146,24 @@ def test_all_nodes_killed_at_once_come_back(cluster: Cluster) -> None:
     commit(client, 20)
     assert last_value(client) == "value 20\n"
     wait_until(cluster.is_replicated)
+
+
+def test_a_client_goes_on_when_a_storage_was_dropped_while_it_was_away(cluster: Cluster) -> None:
+    wait_until(cluster.is_replicated)
+    client = cluster.client()
+    commit(client, 1)
+    client.send_signal(signal.SIGSTOP)
+    cluster.end("m1", signal.SIGKILL)
+    cluster.start("m1")
+    wait_until(lambda: cluster.state() == "RUNNING")
+    cluster.end("s2", signal.SIGKILL)
+    wait_until(lambda: " DOWN " in cluster.ask("print", "node", "storage"))
+    down = next(
+        line for line in cluster.ask("print", "node", "storage").splitlines() if " DOWN " in line
+    ).split()[0]
+    cluster.neoctl("set", "replicas", "0")
+    cluster.neoctl("tweak", down)
+    cluster.neoctl("drop", down)
+    client.send_signal(signal.SIGCONT)
+    commit(client, 2)
+    assert last_value(client) == "value 2\n"
