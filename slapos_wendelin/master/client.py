@@ -119,7 +119,10 @@ class MasterClient:
         return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)
 
     def location(self, computer: str, partition: str) -> Document:
-        """Return where a partition is: ``computer``, ``datacenter`` and ``region``."""
+        """Return where a partition is: ``computer``, ``datacenter``, ``region`` and ``alike``.
+
+        The last is how many instances of its software type are on that computer.
+        """
         place = {"computer_id": computer, "computer_partition_id": partition}
         return self._call("GET", "location", query=place)
 

@@ -28,12 +28,16 @@ class RunPromise(Promise):
 
     def check(self) -> str:
         """Connect to each address."""
-        addresses = self.getConfig("addresses").split()
-        deadline = time.monotonic() + START_TIME
-        closed = [address for address in addresses if not _listens(address, deadline)]
-        if closed:
-            raise BrokenPromiseError(f"nothing listens at {', '.join(closed)}")
-        return f"{', '.join(addresses)} listens"
+        return check_addresses(self.getConfig("addresses").split())
+
+
+def check_addresses(addresses: list[str]) -> str:
+    """Connect to each address, and say that all listen; raises BrokenPromiseError."""
+    deadline = time.monotonic() + START_TIME
+    closed = [address for address in addresses if not _listens(address, deadline)]
+    if closed:
+        raise BrokenPromiseError(f"nothing listens at {', '.join(closed)}")
+    return f"{', '.join(addresses)} listens"
 
 
 def _listens(address: str, deadline: float) -> bool:
