@@ -17,4 +17,5 @@ class RunPromise(mariadb.RunPromise):
     def check(self) -> str:
         """Ask MariaDB, then connect to the storage."""
         super().check()
-        return check_addresses(self.getConfig("addresses").split())
+        addresses = self.getConfig("addresses").split()
+        return check_addresses(addresses, self.getConfig("certificates"))
