@@ -136,7 +136,7 @@ class MasterClient:
 
         :param instance: the root of its tree by its reference, or any instance by its guid.
         """
-        return self._call("GET", f"instances/{_quoted(instance)}/cluster")
+        return self._call("GET", f"clusters/{_quoted(instance)}")
 
     def certify_node(self, computer: str, partition: str, request: str) -> Document:
         """Return the ``certificate`` of a cluster's node for the key of a signing request.
@@ -153,7 +153,7 @@ class MasterClient:
 
         :param instance: the root of its instance tree.
         """
-        path = f"instances/{_quoted(instance)}/certificate"
+        path = f"clusters/{_quoted(instance)}/certificate"
         return self._call("POST", path, body={"request": request})
 
     def move(self, instance: str, computer: str | None = None) -> Document:

@@ -39,7 +39,7 @@ def get_cluster() -> dict[str, Any]:
         return _trust(session, cluster_of(signer, instance), instance)
 
 
-@blueprint.get("/instances/<path:reference>/cluster")
+@blueprint.get("/clusters/<path:reference>")
 def get_cluster_of_instance(reference: str) -> dict[str, Any]:
     """Give the name of an instance's cluster and what is trusted there."""
     signer = authority()
@@ -61,7 +61,7 @@ def post_node_certificate() -> dict[str, Any]:
         return _answer(session, cluster, instance, issued)
 
 
-@blueprint.post("/instances/<path:reference>/certificate")
+@blueprint.post("/clusters/<path:reference>/certificate")
 def post_user_certificate(reference: str) -> dict[str, Any]:
     """Sign a certificate with which the programs of the user who calls use a cluster."""
     body = json_body("request")
