@@ -251,8 +251,7 @@ class Cluster:
         return subprocess.run(
             [str(path), *arguments],
             cwd=self.environment.source,
-            env=self.environment.variables
-            | client_environment(self.environment.home, root["connection"]),
+            env=self._variables(root),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -195,6 +195,7 @@ def test_another_engine_is_refused_after_creation(environment: Environment, mari
     assert maria.root["parameters"]["storage-engine"] == "innodb"
 
 
+@pytest.mark.usefixtures("requested")
 def test_an_unknown_setting_is_refused_with_the_nearest_one(environment: Environment) -> None:
     setting = "mariadb={innodb-io-capacty: 200}"
     done = environment.slapos("request", NAME, "--parameters", setting)
@@ -202,6 +203,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one(environment: Environ
     assert "mariadb.innodb-io-capacty: unknown key, did you mean innodb-io-capacity?" in done.stderr
 
 
+@pytest.mark.usefixtures("requested")
 def test_relaxed_durability_is_planned_with_what_may_be_lost(environment: Environment) -> None:
     change = ("--parameters", "durability=relaxed")
     done = environment.slapos("cluster", "plan", NAME, *change)
