@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from rich.console import Console
 
 from slapos_wendelin.cli.asking import add_options, ask
 from slapos_wendelin.cli.client_command import JsonCommand, print_json
-from slapos_wendelin.cli.plan_text import console, print_cautions, print_plan
+from slapos_wendelin.cli.plan_text import console, print_plan
 from slapos_wendelin.master.client import Document
 
 NOTHING_TO_DO, REFUSED, CHANGES = 0, 1, 2
@@ -32,19 +31,17 @@ class PlanCommand(JsonCommand):
     def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Make a plan and print it."""
         with self.master(args) as master:
-            asked = ask(master, args)
-            document = master.make_plan(asked.document)
+            document = master.make_plan(ask(master, args).document)
         if args.json:
-            print_json({**document, "cautions": asked.cautions})
+            print_json(document)
         else:
-            print_numbered_plan(document, console(), asked.cautions)
+            print_numbered_plan(document, console())
         return plan_status(document)
 
 
-def print_numbered_plan(document: Document, out: Console, cautions: Sequence[str] = ()) -> None:
-    """Print a plan with its cautions, and how it is applied or why it is not kept."""
+def print_numbered_plan(document: Document, out: Console) -> None:
+    """Print a plan, and how it is applied or why it is not kept."""
     print_plan(document, out)
-    print_cautions(cautions, out)
     if document["plan"] is not None:
         out.print(f"Apply it with: slapos request --plan {document['plan']}")
     elif document["effects"]["refusals"]:

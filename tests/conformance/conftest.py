@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificates
-from neo_suite import NeoRuns, build_environment, submitted
+from neo_suite import NeoRuns, build_environment
 
 # slapos.core's tests import the package of that name, which became unittest.mock long ago.
 sys.modules.setdefault("mock", unittest.mock)
-# The compiled MariaDB is found there.
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 
 @pytest.fixture(scope="session")
@@ -42,4 +40,14 @@ def neo_runs(
 ) -> Iterator[NeoRuns]:
     """Runs of the modules whose cases are selected, all queued at once."""
     runs = NeoRuns(neo_python, certificates, tmp_path_factory.mktemp("neo"))
-    yield from submitted(request, runs, lambda parameters: parameters.get("neo_case"))
+    selected: dict[str, list[str]] = {}
+    for item in request.session.items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("neo_case")
+        if case:
+            selected.setdefault(case.rsplit(".", 2)[0], []).append(case)
+    try:
+        for module, cases in selected.items():
+            runs.submit(module, cases)
+        yield runs
+    finally:
+        runs.close()

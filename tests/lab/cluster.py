@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
-from slapos_wendelin.cluster_identity import keep_for_user
 from slapos_wendelin.local.cluster import client_environment, programs_of
-from slapos_wendelin.neo.certificates import FOLDER_VARIABLE, IDENTITY_FILE
 
 if TYPE_CHECKING:
     from environment import Environment
@@ -136,10 +134,7 @@ class Cluster:
             # It is being replaced: no file or number of it yet, or no program in its process.
             return nothing | {"cluster": repr(error)}
         answer = subprocess.run(
-            [
-                *(python, "-m", "slapos_wendelin.neo.state", "--admin", admin),
-                *("--certificates", str(self.certificates)),
-            ],
+            [python, "-m", "slapos_wendelin.neo.state", "--admin", admin],
             capture_output=True,
             text=True,
             check=False,
@@ -175,7 +170,7 @@ class Cluster:
         """Start the Python of the analytics environment, *without* some variables."""
         root = self.root
         program = programs_of(self.environment.home, root["release_url"]) / "analytics-python"
-        variables = self._variables(root)
+        variables = self.environment.variables | client_environment(root["connection"])
         variables = {k: v for k, v in variables.items() if k not in without}
         return subprocess.Popen(
             [str(program), *arguments],
@@ -230,20 +225,6 @@ class Cluster:
             else:
                 time.sleep(0.2)
 
-    @property
-    def certificates(self) -> Path:
-        """Folder of the certificate with which the environment's user uses this cluster."""
-        folder = self.environment.home.root / "etc" / "ssl" / self.reference
-        if not (folder / IDENTITY_FILE).exists():
-            keep_for_user(self.environment.master, self.reference, folder)
-        return folder
-
-    def _variables(self, root: dict[str, Any]) -> dict[str, str]:
-        """Return the variables of programs that use the cluster."""
-        variables = client_environment(self.environment.home, root["connection"])
-        variables[FOLDER_VARIABLE] = str(self.certificates)
-        return self.environment.variables | variables
-
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the release with the variables that ``./wendelin run`` sets."""
         root = self.root
@@ -251,7 +232,7 @@ class Cluster:
         return subprocess.run(
             [str(path), *arguments],
             cwd=self.environment.source,
-            env=self._variables(root),
+            env=self.environment.variables | client_environment(root["connection"]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
