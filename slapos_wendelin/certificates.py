@@ -35,6 +35,9 @@ _COMMON_NAME_LIMIT = 64
 
 _SUBJECT_PREFIX = "urn:slapos-wendelin:"
 
+#: The kinds of subjects in a cluster: an instance that is a node of it, and a user who uses it.
+NODE, CLIENT = "node", "client"
+
 
 class CertificateError(WendelinError):
     """A file holds no certificate or key that can be used."""
@@ -44,8 +47,9 @@ class CertificateError(WendelinError):
 class Subject:
     """Whom a certificate is for.
 
-    :param kind: computer, user or partition.
-    :param name: the computer's reference, the user's name, the guid of the partition's instance.
+    :param kind: computer, user or partition; in a cluster node or client.
+    :param name: the computer's reference, the user's name, the guid of the partition's instance; in
+        a cluster the guid of its root and, after a slash, that of the instance or the user's name.
     """
 
     kind: str

@@ -3,8 +3,10 @@
 """Parameters of instances: defaults, validation and what may change after creation.
 
 The command line checks a request before it is sent and the root instance checks what it was given,
-both with the JSON schema that the release ships. Two keywords are ours: ``x-immutable`` marks a
-value that stays as it was at creation, ``x-grows-only`` a number that may only grow.
+both with the JSON schema that the release ships. Four keywords are ours: ``x-immutable`` marks a
+value that stays as it was at creation, ``x-grows-only`` a number that may only grow. Beside an
+``enum``, ``x-elsewhere`` says which other release has a value, ``x-cautions`` what a value means
+that users must know before they choose it.
 """
 
 from __future__ import annotations
@@ -165,7 +167,7 @@ def _faults(error: jsonschema.ValidationError) -> list[Fault]:
     allowed = ", ".join(map(str, _list(expected)))
     text = f"{_shown(error.instance)} {_EXPECTATIONS[keyword].format(allowed)}"
     if keyword == "enum":
-        text += _suggestion(error.instance, _list(expected))
+        text += _suggestion(error.instance, _list(expected)) + _elsewhere(error)
     return [Fault(path, text)]
 
 
@@ -191,8 +193,44 @@ def _suggestion(value: object, allowed: Iterable[object]) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
+def _elsewhere(error: jsonschema.ValidationError) -> str:
+    """Return which release has the value, where the schema says so."""
+    schema: Any = error.schema
+    places = schema.get("x-elsewhere", {})
+    place = places.get(error.instance) if isinstance(error.instance, str) else None
+    return f": this release lacks it, request {place}" if place else ""
+
+
+def cautions(schema: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
+    """Return what users must know of the values that they have chosen."""
+    found = []
+    for key, description in _properties(schema).items():
+        value = parameters.get(key)
+        text = description.get("x-cautions", {}).get(value) if isinstance(value, str) else None
+        if text:
+            found.append(f"{key} {value}: {text}")
+    return found
+
+
 def _relation_faults(parameters: Mapping[str, Any]) -> list[Fault]:
     """Check what a schema cannot say: how values bound each other."""
+    return [*_replica_faults(parameters), *_engine_faults(parameters)]
+
+
+def _engine_faults(parameters: Mapping[str, Any]) -> list[Fault]:
+    """Refuse what only MariaDB can do of storages without it."""
+    if parameters.get("storage-engine") != "sqlite":
+        return []
+    text = "needs storage-engine innodb or rocksdb, and it is sqlite"
+    faults = []
+    if parameters.get("durability", "safe") != "safe":
+        faults.append(Fault(("durability",), f"{parameters['durability']} {text}"))
+    faults += [Fault(("mariadb", name), text) for name in parameters.get("mariadb", {})]
+    return faults
+
+
+def _replica_faults(parameters: Mapping[str, Any]) -> list[Fault]:
+    """Check that there are storages for all copies."""
     storages = parameters.get("storage-count")
     replicas = parameters.get("replicas")
     if storages is None or replicas is None or replicas < storages:

@@ -58,7 +58,7 @@ def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
         "replicas": parameters["replicas"],
         "storage-count": parameters["storage-count"],
     }
-    storage = cluster | {"storage-engine": parameters["storage-engine"]}
+    storage = cluster | _engine(parameters)
     worker = {
         "memory-limit": parameters["worker-memory-limit"],
         "threads": parameters["worker-threads"],
@@ -97,6 +97,14 @@ def cluster_requests(parameters: Mapping[str, Any], group: str) -> list[dict[str
 def as_plain_data(nodes: list[Node]) -> list[dict[str, Any]]:
     """Return *nodes* as dictionaries, which templates can loop over."""
     return [asdict(node) for node in nodes]
+
+
+def _engine(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a storage is told of its engine; only releases with MariaDB can set more."""
+    engine = {"storage-engine": parameters["storage-engine"]}
+    if parameters["storage-engine"] == "sqlite":
+        return engine
+    return engine | {key: parameters[key] for key in ("durability", "mariadb")}
 
 
 def _several(software_type: str, count: int, configuration: dict[str, Any]) -> list[Node]:

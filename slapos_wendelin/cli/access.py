@@ -143,7 +143,7 @@ class CertificateListCommand(AccessCommand):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--kind",
-            choices=("user", "computer", "partition"),
+            choices=("user", "computer", "partition", "node", "client"),
             default="",
             help="whose certificates (default: all)",
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Asked:
     children: list[Document] | None = None
     #: The instance of the /v1 API, None when there is none.
     current: Document | None = None
+    #: What the user must know of the values that are asked for.
+    cautions: list[str] = field(default_factory=list)
     #: The parameters as they were sent once, to be sent the same; None for those above.
     exact_texts: dict[str, str] | None = None
 
@@ -171,9 +173,10 @@ def checked(asked: Asked, release: Release, file: ParametersFile | None = None) 
             raise
         faults = [f"{file.place(fault.path)}: {fault}" for fault in error.faults]
         raise ParameterError("\n  ".join(["wrong parameters:", *faults]), error.remedy) from error
+    asked = replace(asked, cautions=release.cautions(complete))
     if release.topology is None or asked.shared:
         return asked
-    return Asked(**{**vars(asked), "children": release.topology(complete, asked.reference)})
+    return replace(asked, children=release.topology(complete, asked.reference))
 
 
 def current_instance(master: MasterClient, reference: str) -> Document | None:

@@ -66,6 +66,7 @@ RARE_COMMANDS = {
     "cache push": "slapos_wendelin.cli.compiled:PushCommand",
     "certificate list": "slapos_wendelin.cli.access:CertificateListCommand",
     "certificate revoke": "slapos_wendelin.cli.access:CertificateRevokeCommand",
+    "cluster certificate": "slapos_wendelin.cli.cluster_certificate:ClusterCertificateCommand",
     "computer create": "slapos_wendelin.cli.create:CreateCommand",
     "computer join": "slapos_wendelin.cli.join:JoinCommand",
     "computer leave": "slapos_wendelin.cli.leave:LeaveCommand",

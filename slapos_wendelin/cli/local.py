@@ -129,7 +129,7 @@ def environment_of(home: Home) -> dict[str, str]:
         root = cluster(master)
         if root:
             folders.append(str(programs_of(home, root["release_url"])))
-            variables |= client_environment(root["connection"])
+            variables |= client_environment(home, root["connection"])
     folders.append(os.environ.get("PATH", ""))
     return variables | {"PATH": os.pathsep.join(folders)}
 

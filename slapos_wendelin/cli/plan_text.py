@@ -59,6 +59,12 @@ def print_plan(document: Document, out: Console) -> None:
     out.print(_summary([*changes, *(later or [])], effects["refusals"]))
 
 
+def print_cautions(cautions: Iterable[str], out: Console) -> None:
+    """Print what users must know of the values that they have chosen."""
+    for caution in cautions:
+        out.print(f"Caution: {caution}", style="yellow")
+
+
 def _instances(changes: Iterable[Document]) -> Iterator[Document]:
     """Yield the changes of instances; those of software are told as builds."""
     return (change for change in changes if change["kind"] == "instance")

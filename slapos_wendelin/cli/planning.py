@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from slapos_wendelin.cli.asking import add_options, ask
 from slapos_wendelin.cli.client_command import JsonCommand, print_json
-from slapos_wendelin.cli.plan_text import console, print_plan
+from slapos_wendelin.cli.plan_text import console, print_cautions, print_plan
 from slapos_wendelin.master.client import Document
 
 NOTHING_TO_DO, REFUSED, CHANGES = 0, 1, 2
@@ -31,17 +32,19 @@ class PlanCommand(JsonCommand):
     def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Make a plan and print it."""
         with self.master(args) as master:
-            document = master.make_plan(ask(master, args).document)
+            asked = ask(master, args)
+            document = master.make_plan(asked.document)
         if args.json:
-            print_json(document)
+            print_json({**document, "cautions": asked.cautions})
         else:
-            print_numbered_plan(document, console())
+            print_numbered_plan(document, console(), asked.cautions)
         return plan_status(document)
 
 
-def print_numbered_plan(document: Document, out: Console) -> None:
-    """Print a plan, and how it is applied or why it is not kept."""
+def print_numbered_plan(document: Document, out: Console, cautions: Sequence[str] = ()) -> None:
+    """Print a plan with its cautions, and how it is applied or why it is not kept."""
     print_plan(document, out)
+    print_cautions(cautions, out)
     if document["plan"] is not None:
         out.print(f"Apply it with: slapos request --plan {document['plan']}")
     elif document["effects"]["refusals"]:

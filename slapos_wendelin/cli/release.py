@@ -97,6 +97,10 @@ class Release:
             return dict(values)
         return parameters.check(self.schema, values, previous, _read_json)
 
+    def cautions(self, complete: Mapping[str, Any]) -> list[str]:
+        """Return what users must know of complete parameters."""
+        return [] if self.schema is None else parameters.cautions(self.schema, complete)
+
     @cached_property
     def _description(self) -> Document | None:
         """The JSON file beside the release, or None when there is none."""

@@ -10,7 +10,7 @@ import sys
 from slapos_wendelin.cli.asking import Asked, add_options, ask, current_instance
 from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.outcome import INTERRUPTED
-from slapos_wendelin.cli.plan_text import console, print_plan
+from slapos_wendelin.cli.plan_text import console, print_cautions, print_plan
 from slapos_wendelin.cli.planning import plan_status
 from slapos_wendelin.cli.showing import wait
 from slapos_wendelin.errors import ParameterError
@@ -84,9 +84,10 @@ def _show_dry_run(master: MasterClient, asked: Asked, args: argparse.Namespace) 
     """Show what a request would do."""
     document = master.make_plan(asked.document, keep=False)
     if args.json:
-        print_json(document)
+        print_json({**document, "cautions": asked.cautions})
     else:
         print_plan(document, console())
+        print_cautions(asked.cautions, console())
     return plan_status(document)
 
 
@@ -95,6 +96,7 @@ def _send(master: MasterClient, asked: Asked, args: argparse.Namespace) -> None:
     if not args.json:
         for difference in asked.changes():
             console().print(f"  {difference}")
+        print_cautions(asked.cautions, console())
     instance = master.request(asked.request)
     if args.json:
         _print_json(instance, args)

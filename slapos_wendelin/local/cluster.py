@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from slapos.slap import slap
 
+from slapos_wendelin.cluster_identity import keep_for_user
 from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.computers import configure_computer, format_computer, run_slapos
@@ -31,6 +32,7 @@ from slapos_wendelin.local.membership import (
 from slapos_wendelin.local.progress import Progress, Say
 from slapos_wendelin.local.services import Services
 from slapos_wendelin.master.client import Document, MasterClient, NotFoundError
+from slapos_wendelin.neo import certificates
 from slapos_wendelin.waiting import FailedNodeError, NotReadyError, Patience, follow, tree
 
 #: The product that the environment offers, and the instance that it requests.
@@ -88,6 +90,7 @@ class Environment:
             run_slapos(self.home, "request", PRODUCT)
         with progress.step("start the nodes of the cluster") as say:
             connection = self._wait_for_nodes(say)
+            keep_for_user(self.master, PRODUCT, self.home.certificates)
         with progress.step("wait until the NEO cluster runs"):
             wait_for(lambda: self._check_neo(connection), PATIENCE, "the NEO cluster does not run")
         self._drop_unused_releases()
@@ -97,7 +100,7 @@ class Environment:
         """Run the small example on the cluster; return its last line."""
         with progress.step("run examples/digits.py --small as proof") as say:
             command = [str(self.programs / "analytics-python"), "examples/digits.py", "--small"]
-            environment = os.environ | client_environment(published)
+            environment = os.environ | client_environment(self.home, published)
             output: deque[str] = deque(maxlen=LOG_LINES)
             with subprocess.Popen(
                 command,
@@ -122,7 +125,7 @@ class Environment:
         """Ask NEO itself for its state; raises CommandError when that is not RUNNING."""
         answer = subprocess.run(
             [str(self.programs / "neoctl"), "print", "cluster"],
-            env=os.environ | client_environment(connection),
+            env=os.environ | client_environment(self.home, connection),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -244,14 +247,15 @@ def programs_of(home: Home, release_url: str) -> Path:
     return home.computer(next(iter(DATA_CENTERS))) / "soft" / digest / "bin"
 
 
-def client_environment(published: Document) -> dict[str, str]:
-    """Return the environment variables by which programs find the cluster."""
+def client_environment(home: Home, published: Document) -> dict[str, str]:
+    """Return the environment variables by which programs find the cluster and are let in."""
     variables = {
         "WENDELIN_ZODB_URI": "zodb-uri",
         "WENDELIN_DASK_SCHEDULER": "dask-scheduler",
         "WENDELIN_NEO_ADMIN": "admin",
     }
-    return {name: published[key] for name, key in variables.items() if key in published}
+    found = {name: published[key] for name, key in variables.items() if key in published}
+    return found | {certificates.FOLDER_VARIABLE: str(home.certificates)}
 
 
 def cluster(master: MasterClient) -> Document | None:

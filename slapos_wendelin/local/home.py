@@ -115,6 +115,11 @@ class Home:
         folder = self.root / "etc" / "ssl"
         return Member(folder / "user.crt", folder / "user.key")
 
+    @property
+    def certificates(self) -> Path:
+        """Folder of the certificate with which the environment's user uses the cluster."""
+        return self.root / "etc" / "ssl" / "cluster"
+
     def member(self, computer: str) -> Member:
         """Return the files of a computer."""
         folder = self.computer(computer) / "ssl"

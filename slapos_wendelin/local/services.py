@@ -23,7 +23,10 @@ from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
 
 #: Variables that say where and how builds download: the services get those of the last ``up``.
-BUILD_VARIABLES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+BUILD_VARIABLES = (
+    *("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("WENDELIN_COMPILE", "WENDELIN_JOBS"),
+)
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 #: Seconds that services get to start and to stop.
 START_TIME, STOP_TIME = 30.0, 90.0

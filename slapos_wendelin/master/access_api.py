@@ -10,10 +10,12 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 from sqlalchemy import select
 
+from slapos_wendelin.certificates import CLIENT, NODE
 from slapos_wendelin.master import admission, views
 from slapos_wendelin.master.arguments import json_body
 from slapos_wendelin.master.authority import Issued, Revoked
 from slapos_wendelin.master.checks import check_name
+from slapos_wendelin.master.cluster_certificates import tell_nodes
 from slapos_wendelin.master.computer_fields import FIELDS
 from slapos_wendelin.master.context import COMPUTER, context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
@@ -134,6 +136,8 @@ def revoke_certificate(serial: str) -> dict[str, Any]:
         if found.revoked_at is None:
             found.revoked_at = time.time()
             found.reason = reason
+            if found.kind in {NODE, CLIENT}:
+                tell_nodes(session, found.name)
         return _certificate_view(found)
 
 
@@ -143,7 +147,9 @@ def get_revoked() -> Response:
     with context().reading() as session:
         found = session.scalars(
             select(Certificate).where(
-                Certificate.revoked_at.is_not(None), Certificate.not_after > time.time()
+                Certificate.kind.not_in((NODE, CLIENT)),
+                Certificate.revoked_at.is_not(None),
+                Certificate.not_after > time.time(),
             )
         )
         revoked = [Revoked(each.serial, each.revoked_at or 0.0) for each in found]

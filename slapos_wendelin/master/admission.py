@@ -20,6 +20,7 @@ from slapos_wendelin.master import computers
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.authority import Authority, Issued
 from slapos_wendelin.master.checks import check_name
+from slapos_wendelin.master.cluster_certificates import revoke_user
 from slapos_wendelin.master.computer_fields import ELIGIBLE, FIELDS, REMOVED
 from slapos_wendelin.master.context import COMPUTER, OPERATOR, VIEWER
 from slapos_wendelin.master.errors import ConflictError, ForbiddenError, InvalidRequestError
@@ -219,6 +220,7 @@ def remove_user(session: Session, user: User) -> None:
     _check_operator_stays(session, user, "")
     user.removed_at = time.time()
     revoke(session, USER, user.name, "the user was removed")
+    revoke_user(session, user.name, "the user was removed")
     for token in session.scalars(select(Token).where(Token.kind == USER, Token.name == user.name)):
         session.delete(token)
 

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from slapos_wendelin.certificates import (
+    NODE,
     CertificateError,
     Subject,
     certificate_text,
@@ -72,6 +73,10 @@ class Lifetimes:
     computer: timedelta = timedelta(days=90)
     partition: timedelta = timedelta(days=90)
     server: timedelta = timedelta(days=90)
+    #: Of a cluster: its authority, its nodes and its users.
+    cluster: timedelta = timedelta(days=3650)
+    node: timedelta = timedelta(days=90)
+    client: timedelta = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +119,18 @@ class Revoked:
 class Authority:
     """Signs certificates with the key in a folder."""
 
-    def __init__(self, folder: Path, lifetimes: Lifetimes | None = None) -> None:
+    def __init__(
+        self, folder: Path, lifetimes: Lifetimes | None = None, title: str = "master authority"
+    ) -> None:
         """Open the authority, or make it when the folder is new.
 
         :param folder: is made for its owner only, below a folder that exists.
+        :param title: what the certificate of a new authority calls it.
         :raises AuthorityError: when the folder or what is in it cannot be used.
         """
         self.folder = folder
         self.lifetimes = lifetimes or Lifetimes()
+        self._title = title
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_closed(folder)
@@ -137,6 +146,11 @@ class Authority:
     def certificate(self) -> str:
         """The authority's certificate, with which others check what it signed."""
         return certificate_text(self._certificate)
+
+    @property
+    def own(self) -> x509.Certificate:
+        """The authority's certificate itself."""
+        return self._certificate
 
     @property
     def certificate_file(self) -> Path:
@@ -213,13 +227,28 @@ class Authority:
     def revocation_list(self, revoked: Iterable[Revoked]) -> str:
         """Return the signed list of revoked certificates, for programs that check it themselves."""
         now = _now()
+        return self._sign_list(revoked, now, now + _LIST_LIFETIME)
+
+    def lasting_revocation_list(self, revoked: Sequence[Revoked]) -> str:
+        """Return a list of revoked certificates that is good as long as the authority.
+
+        Programs that check it must go on where no newer one can be had. It says the same whenever
+        it is made for the same certificates.
+        """
+        made = self._certificate.not_valid_before_utc
+        latest = max((int(each.revoked_at) for each in revoked), default=0)
+        begin = max(made, datetime.fromtimestamp(latest, UTC) - _CLOCK_TOLERANCE)
+        return self._sign_list(revoked, begin, self._certificate.not_valid_after_utc)
+
+    def _sign_list(self, revoked: Iterable[Revoked], begin: datetime, end: datetime) -> str:
+        """Sign a list of revoked certificates that is good from *begin* to *end*."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._certificate.subject)
-            .last_update(now)
-            .next_update(now + _LIST_LIFETIME)
+            .last_update(begin)
+            .next_update(end)
             .add_extension(self._authority_identifier, critical=False)
-            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+            .add_extension(x509.CRLNumber(int(begin.timestamp())), critical=False)
         )
         for each in revoked:
             builder = builder.add_revoked_certificate(
@@ -242,13 +271,16 @@ class Authority:
         lifetime: timedelta | None,
         key: str = "",
     ) -> Issued:
-        """Sign a certificate with which the subject calls the master."""
+        """Sign a certificate with which the subject calls; a node of a cluster is called too."""
+        usage = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if subject.kind == NODE:
+            usage.append(ExtendedKeyUsageOID.SERVER_AUTH)
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(subject.uri)])
         signed = self._sign(
             public_key,
             subject.common_name,
             names,
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.ExtendedKeyUsage(usage),
             lifetime or getattr(self.lifetimes, subject.kind),
         )
         return Issued(
@@ -351,7 +383,7 @@ class Authority:
     def _sign_own(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         """Sign the authority's own certificate, under a name that no other authority has."""
         now = _now()
-        name = _name(f"slapos_wendelin master authority {secrets.token_hex(4)}")
+        name = _name(f"slapos_wendelin {self._title} {secrets.token_hex(4)}")
         public_key = key.public_key()
         identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
         builder = (

@@ -24,6 +24,7 @@ from typing import IO, Any, cast
 
 from sqlalchemy import Connection, Table, func, select
 
+from slapos_wendelin.master import cluster_authority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.due import LAST_NUMBER
 from slapos_wendelin.master.errors import BackupError
@@ -40,6 +41,9 @@ _ROWS = 1000
 _LONGEST_LINE = 64 * 2**20
 
 _COMPRESSION = 6
+
+#: The files of the authorities of clusters, in the folder of the master's authority.
+_CLUSTERS = f"{cluster_authority.FOLDER}/*/*/ca.*"
 
 #: The largest file of an authority, in bytes.
 _LARGEST_FILE = 2**20
@@ -179,8 +183,8 @@ def _authority_files(folder: Path) -> dict[str, bytes]:
     """
     try:
         files = {
-            each.name: each.read_bytes()
-            for each in sorted(folder.iterdir())
+            str(each.relative_to(folder)): each.read_bytes()
+            for each in sorted((*folder.iterdir(), *folder.glob(_CLUSTERS)))
             if each.is_file() and 0 < each.stat().st_size <= _LARGEST_FILE
         }
     except OSError as error:
@@ -259,13 +263,12 @@ class BackupFile:
                 line = rest[0]
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the authority's files: name and content."""
+        """Yield the authority's files: path in its folder, and content."""
         with self._lines() as lines:
             for line in lines:
                 if line.startswith(b'{"file"'):
                     value = self._value(line)
-                    name = Path(str(value["file"])).name
-                    yield name, base64.b64decode(value["content"], validate=True)
+                    yield str(value["file"]), base64.b64decode(value["content"], validate=True)
 
     def _rows(
         self, lines: Iterator[bytes], columns: list[str], rest: list[bytes]

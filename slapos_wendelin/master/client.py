@@ -119,9 +119,42 @@ class MasterClient:
         return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)
 
     def location(self, computer: str, partition: str) -> Document:
-        """Return where a partition is: ``computer``, ``datacenter`` and ``region``."""
+        """Return where a partition is: ``computer``, ``datacenter``, ``region`` and ``alike``.
+
+        The last is how many instances of its software type are on that computer.
+        """
         place = {"computer_id": computer, "computer_partition_id": partition}
         return self._call("GET", "location", query=place)
+
+    def cluster(self, computer: str, partition: str) -> Document:
+        """Return the ``name`` of an instance's cluster, and its ``authority``: what is trusted."""
+        place = {"computer_id": computer, "computer_partition_id": partition}
+        return self._call("GET", "cluster", query=place)
+
+    def cluster_of(self, instance: str) -> Document:
+        """Return what `cluster` returns, of the cluster of an instance.
+
+        :param instance: the root of its tree by its reference, or any instance by its guid.
+        """
+        return self._call("GET", f"clusters/{_quoted(instance)}")
+
+    def certify_node(self, computer: str, partition: str, request: str) -> Document:
+        """Return the ``certificate`` of a cluster's node for the key of a signing request.
+
+        With it comes what `cluster` returns.
+        """
+        body = {"computer_id": computer, "computer_partition_id": partition, "request": request}
+        return self._call("POST", "cluster/certificate", body=body)
+
+    def certify_user(self, instance: str, request: str) -> Document:
+        """Return a ``certificate`` with which the calling user's programs use a cluster.
+
+        With it comes what `cluster` returns.
+
+        :param instance: the root of its instance tree.
+        """
+        path = f"clusters/{_quoted(instance)}/certificate"
+        return self._call("POST", path, body={"request": request})
 
     def move(self, instance: str, computer: str | None = None) -> Document:
         """Place an instance anew; what is in its partition is lost.

@@ -339,9 +339,10 @@ class Certificate(Base):
 
     #: The serial number, in hexadecimal digits.
     serial: Mapped[str] = mapped_column(String(64), primary_key=True)
-    #: user, computer or partition.
+    #: user, computer or partition; in a cluster node or client.
     kind: Mapped[str] = mapped_column(_Word)
-    #: The user, the computer's reference or the instance's guid.
+    #: The user, the computer's reference or the instance's guid; in a cluster the guid of its root
+    #: and, after a slash, the instance's guid or the user.
     name: Mapped[str] = mapped_column(index=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     issued_at: Mapped[float]

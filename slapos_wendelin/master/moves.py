@@ -16,7 +16,7 @@ from sqlalchemy import null
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import placing, registry
-from slapos_wendelin.master.access import revoke
+from slapos_wendelin.master.access import revoke_instance
 from slapos_wendelin.master.checks import DESTROYED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError
@@ -52,7 +52,7 @@ def move(session: Session, instance: Instance, target: str | None) -> None:
     session.flush()
     session.refresh(left)
     _hold(session, instance, left)
-    revoke(session, "partition", instance.guid, "the instance was moved")
+    revoke_instance(session, instance, "the instance was moved")
     registry.supply(session, place.computer, instance.software_release)
     touch_instance(session, instance)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session, contains_eager
 
 from slapos_wendelin.master import computers
@@ -65,6 +65,23 @@ def partition(session: Session, computer_reference: str, reference: str) -> Part
             "run `slapos node format` there",
         )
     return found
+
+
+def count_alike(session: Session, host: Computer, partition_reference: str) -> int:
+    """Return how many instances on a computer have the software type of the one in a partition."""
+    own = (
+        select(Instance.software_type)
+        .join(Partition, Instance.partition_id == Partition.id)
+        .where(Partition.computer_id == host.id, Partition.reference == partition_reference)
+        .scalar_subquery()
+    )
+    alike = (
+        select(func.count())
+        .select_from(Instance)
+        .join(Partition, Instance.partition_id == Partition.id)
+        .where(Partition.computer_id == host.id, Instance.software_type == own)
+    )
+    return session.scalar(alike) or 0
 
 
 def instance_in(session: Session, computer_reference: str, reference: str) -> Instance:

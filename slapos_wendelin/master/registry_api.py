@@ -96,14 +96,19 @@ def get_due(reference: str) -> dict[str, Any]:
 
 
 @blueprint.get("/location")
-def get_location() -> dict[str, str]:
-    """Say where a partition is: its computer, and that one's data center and region."""
+def get_location() -> dict[str, Any]:
+    """Say where a partition is: its computer, and that one's data center and region.
+
+    And how many instances of its software type there are on that computer, ``alike``.
+    """
     with context().reading() as session:
         host = registry.computer(session, request.args.get("computer_id", ""))
+        name = request.args.get("computer_partition_id", "")
         return {
             "computer": host.reference,
             "datacenter": host.datacenter,
             "region": host.region,
+            "alike": registry.count_alike(session, host, name),
         }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, shared
-from slapos_wendelin.master.access import revoke
+from slapos_wendelin.master.access import revoke_instance
 from slapos_wendelin.master.checks import AVAILABLE, DESTROYED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError
@@ -56,7 +56,7 @@ def report_destroyed(session: Session, place: Partition) -> None:
         )
     report_state(session, instance, DESTROYED)
     instance.destroyed_at = time.time()
-    revoke(session, "partition", instance.guid, "the instance is gone")
+    revoke_instance(session, instance, "the instance is gone")
     instance.connection = {}
     instance.partition = None
     session.flush()

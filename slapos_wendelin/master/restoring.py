@@ -62,17 +62,28 @@ def restore_authority(backup: BackupFile, folder: Path, *, replace: bool) -> Non
         shutil.rmtree(each, ignore_errors=True)
     new.mkdir(mode=0o700)
     for name, content in backup.files():
-        descriptor = os.open(new / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path = _inside(new, name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        sync_folder(path.parent)
     sync_folder(new)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
     sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file of a backup, which must not be elsewhere."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BackupError(f"the backup holds the file {name!r}", "use another backup")
+    return path
 
 
 def check_authority(backup: BackupFile, folder: Path, *, replace: bool) -> None:

@@ -124,6 +124,12 @@ def _own_partition_document(session: Session, caller: Caller) -> bool:
     return _guid_in(session, str(computer), str(place)) == caller.name
 
 
+def _own_place_document(session: Session, caller: Caller) -> bool:
+    """Check that the document of our own API names the partition of the instance that calls."""
+    computer, place = (_document().get(key) for key in ("computer_id", "computer_partition_id"))
+    return _guid_in(session, str(computer), str(place)) == caller.name
+
+
 def _own_guid(session: Session, caller: Caller) -> bool:
     """Check that the document names the instance that calls, or a shared one that it hosts."""
     instance = _instance(session, _document().get("instance_guid"))
@@ -262,6 +268,11 @@ RULES: Mapping[str, Rule] = {
     "access.revoke_certificate": _OPERATORS,
     "access.get_revoked": _EVERYONE_WITH_A_CERTIFICATE,
     "access.get_authority": _EVERYONE_WITH_A_CERTIFICATE,
+    # How nodes and users of a cluster come into it.
+    "cluster.get_cluster": _THE_PARTITION,
+    "cluster.get_cluster_of_instance": _VIEWERS,
+    "cluster.post_node_certificate": Rule(partition=_own_place_document),
+    "cluster.post_user_certificate": _OPERATORS,
 }
 
 _REMEDIES = {

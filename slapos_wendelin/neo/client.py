@@ -3,8 +3,9 @@
 """Databases by address, one for a process, and transactions that are tried again.
 
 An address is a URI of zodburi: `neo://cluster@host:port,host:port`, `zeo://host:port`,
-`file:///path`. Storage nodes and masters may be away for a while: `run` repeats a transaction
-until it commits or its time is over.
+`file:///path`. That of a cluster with TLS ends in `?certificates=NAME`: see
+`slapos_wendelin.neo.certificates`. Storage nodes and masters may be away for a while: `run` repeats
+a transaction until it commits or its time is over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import transaction
 import zodburi
@@ -25,6 +26,7 @@ from transaction.interfaces import TransientError
 from ZODB import DB
 from ZODB.POSException import ReadOnlyError, StorageError, Unsupported
 
+from slapos_wendelin.neo import certificates
 from slapos_wendelin.neo.errors import DatabaseError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -61,9 +63,16 @@ def complete_uri(uri: str) -> str:
 
     Blocks are compressed already, so NEO need not try again (DESIGN: 17 or 81 MB/s). The cache of a
     connection is bounded in bytes, as a bound in objects would let blocks of 2 MiB fill the memory.
+    The name of a certificate is replaced by the files of it on this machine.
+
+    :raises DatabaseError: when the files are missing.
     """
     scheme, netloc, path, query, fragment = urlsplit(uri)
     options = dict(parse_qsl(query, keep_blank_values=True))
+    name = options.pop(certificates.OPTION, None)
+    if name is not None:
+        files = certificates.files_in(certificates.folder_of(name))
+        query = urlencode({**dict(zip(("ca", "cert", "key"), files, strict=True)), **options})
     defaults = {"connection_cache_size_bytes": str(CONNECTION_CACHE_BYTES)}
     if scheme == "neo":
         defaults["compress"] = "false"
@@ -186,6 +195,8 @@ def _open(uri: str) -> DB:
     try:
         with _signals_of_the_main_thread():
             factory, options = zodburi.resolve_uri(complete_uri(uri))
+    except DatabaseError:
+        raise
     except Exception as error:
         raise DatabaseError(
             f"cannot use the database address {public_uri(uri)!r}: {error}",

@@ -16,11 +16,14 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from neo.lib.protocol import CellStates, ClusterStates, NodeStates, NodeTypes, uuid_str
 from neo.lib.util import parseNodeAddress
 from neo.neoctl.neoctl import NeoCTL, NotReadyException
+
+from slapos_wendelin.neo import certificates
 
 #: Seconds between two looks at the cluster.
 INTERVAL = 2.0
@@ -119,15 +122,19 @@ def main() -> None:
     """Look and step for ever, until SIGTERM."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--admin", required=True, help="address of the admin node")
+    parser.add_argument(
+        "--certificates", type=Path, help="folder of the certificate (default: no TLS)"
+    )
     parser.add_argument("--storage-count", required=True, type=int)
     parser.add_argument("--replicas", required=True, type=int)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = parseNodeAddress(options.admin)
+    files = certificates.files_in(options.certificates) if options.certificates else None
     keeper = Keeper(options.storage_count, options.replicas)
     while True:
-        control = NeoCTL(address)
+        control = NeoCTL(address, ssl=files)
         try:
             while True:
                 done = keeper.step(control)

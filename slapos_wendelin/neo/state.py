@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from neo.lib.protocol import uuid_str
 from neo.lib.util import parseNodeAddress
 from neo.neoctl.neoctl import NeoCTL, NotReadyException
+
+from slapos_wendelin.neo import certificates
 
 
 def read_state(control: NeoCTL) -> dict[str, Any]:
@@ -61,8 +64,12 @@ def main() -> None:
     """Print the state; exit 1 with the reason when the admin node or the masters are away."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--admin", required=True, help="address of the admin node")
+    parser.add_argument(
+        "--certificates", type=Path, help="folder of the certificate (default: no TLS)"
+    )
     options = parser.parse_args()
-    control = NeoCTL(parseNodeAddress(options.admin))
+    files = certificates.files_in(options.certificates) if options.certificates else None
+    control = NeoCTL(parseNodeAddress(options.admin), ssl=files)
     try:
         json.dump(read_state(control), sys.stdout)
     except NotReadyException as error:

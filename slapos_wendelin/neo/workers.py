@@ -16,11 +16,12 @@ import logging
 import queue
 import time
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl
 
 import dask
 import distributed
 
-from slapos_wendelin.neo import memory
+from slapos_wendelin.neo import certificates, memory
 from slapos_wendelin.neo.errors import WorkersError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ _LOST = (
 class Workers:
     """The workers of a scheduler; or some of this machine, for as long as the context lasts.
 
-    :param address: `tcp://host:port` or `tls://host:port` of a scheduler; None starts workers here.
+    :param address: `tcp://host:port` or `tls://host:port?certificates=NAME` of a scheduler, as a
+        cluster publishes it; None starts workers here.
     :param count: worker processes to start here, with one thread each. 0 means threads of this
         process, for storage that one process at a time can open.
     :param memory_limit: bytes of memory for each worker process started here; one that takes more
@@ -222,7 +224,10 @@ class Workers:
         """Connect to the scheduler and wait for a worker."""
         deadline = time.monotonic() + self.time_limit
         try:
-            client = distributed.Client(self.address, timeout=self.time_limit, set_as_default=False)
+            address, security = security_of(str(self.address))
+            client = distributed.Client(
+                address, security=security, timeout=self.time_limit, set_as_default=False
+            )
             self._client = client
             client.wait_for_workers(1, timeout=max(1.0, deadline - time.monotonic()))
         except (TimeoutError, OSError, ValueError) as error:
@@ -230,7 +235,7 @@ class Workers:
             raise WorkersError(
                 f"no scheduler with a worker at {self.address} within {self.time_limit:.0f} s:"
                 f" {error or type(error).__name__}",
-                "give the address of a running scheduler, tcp://HOST:PORT",
+                "give the address of a running scheduler, as the cluster publishes it",
             ) from error
         return client
 
@@ -240,6 +245,25 @@ class Workers:
             with contextlib.suppress(Exception):
                 self._client.close(timeout=5)
             self._client = None
+
+
+def security_of(address: str) -> tuple[str, distributed.Security | None]:
+    """Return the address of a scheduler as dask wants it, and the certificate to call it with.
+
+    :raises DatabaseError: when the files of the certificate are missing.
+    """
+    plain, _, query = address.partition("?")
+    name = dict(parse_qsl(query)).get(certificates.OPTION)
+    if name is None:
+        return address, None
+    authority, certificate, key = certificates.files_in(certificates.folder_of(name))
+    security = distributed.Security(
+        require_encryption=True,
+        tls_ca_file=authority,
+        tls_client_cert=certificate,
+        tls_client_key=key,
+    )
+    return plain, security
 
 
 def _environment() -> dict[str, int]:

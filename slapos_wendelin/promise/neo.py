@@ -8,19 +8,25 @@ import json
 import subprocess
 from typing import Any
 
-from slapos_wendelin.promise.base import BrokenPromiseError
+from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
 #: Seconds that the admin node may take to answer.
 TIME_LIMIT = 10
 
 
-def cluster_state(python: str, admin: str) -> dict[str, Any]:
+def cluster_state(promise: Promise) -> dict[str, Any]:
     """Return what ``slapos_wendelin.neo.state`` tells of the cluster.
 
-    *python* is the interpreter of the environment that NEO is installed in, *admin* the address of
-    the admin node. Raises BrokenPromiseError when there is no answer.
+    The promise is configured with ``python``, the interpreter of the environment that NEO is
+    installed in, ``admin``, the address of the admin node, and ``certificates``, the folder of
+    the partition's certificate in the cluster if it has one. Raises BrokenPromiseError when there
+    is no answer.
     """
-    command = [python, "-m", "slapos_wendelin.neo.state", "--admin", admin]
+    admin = promise.getConfig("admin")
+    command = [promise.getConfig("python"), "-m", "slapos_wendelin.neo.state", "--admin", admin]
+    certificates = promise.getConfig("certificates")
+    if certificates:
+        command += ["--certificates", certificates]
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False

@@ -20,7 +20,7 @@ class RunPromise(Promise):
 
     def check(self) -> str:
         """Compare the cluster with what was asked for."""
-        state = cluster_state(self.getConfig("python"), self.getConfig("admin"))
+        state = cluster_state(self)
         if state["cluster"] != "RUNNING":
             raise BrokenPromiseError(f"the cluster is {state['cluster']}, not RUNNING")
         storages = [node for node in state["nodes"] if node["type"] == "STORAGE"]

@@ -21,7 +21,7 @@ class RunPromise(Promise):
     def check(self) -> str:
         """Find this storage among the nodes and in the partition table."""
         address = self.getConfig("address")
-        state = cluster_state(self.getConfig("python"), self.getConfig("admin"))
+        state = cluster_state(self)
         for node in state["nodes"]:
             if node["type"] == "STORAGE" and node["address"] == address:
                 break

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import time
+from pathlib import Path
 from typing import Any
 
+from slapos_wendelin.neo.certificates import files_in
 from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
 #: Seconds that a program which was just started may take to listen.
@@ -17,8 +21,10 @@ START_TIME = 5.0
 class RunPromise(Promise):
     """Green while every one of ``addresses`` (host:port, separated by spaces) takes connections.
 
-    With ``elsewhere`` they belong to other computers: a closed port is then no reason to redo this
-    partition.
+    With ``certificates``, the folder of the partition's certificate in its cluster, the programs
+    there have to show a good one and to accept the partition's. That one is silent for long is no
+    fault: it can be busy. With ``elsewhere`` they belong to other computers: a closed port is then
+    no reason to redo this partition.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -28,22 +34,60 @@ class RunPromise(Promise):
 
     def check(self) -> str:
         """Connect to each address."""
-        addresses = self.getConfig("addresses").split()
-        deadline = time.monotonic() + START_TIME
-        closed = [address for address in addresses if not _listens(address, deadline)]
-        if closed:
-            raise BrokenPromiseError(f"nothing listens at {', '.join(closed)}")
-        return f"{', '.join(addresses)} listens"
+        certificates = self.getConfig("certificates")
+        return check_addresses(self.getConfig("addresses").split(), certificates)
 
 
-def _listens(address: str, deadline: float) -> bool:
-    """Return whether *address* takes a connection before *deadline* (monotonic seconds)."""
+def check_addresses(addresses: list[str], certificates: str | None) -> str:
+    """Connect to each address, and say that all listen; raises BrokenPromiseError.
+
+    :param certificates: the folder of the partition's certificate, nothing to connect in clear.
+    """
+    context = _context(Path(certificates)) if certificates else None
+    deadline = time.monotonic() + START_TIME
+    faults = {address: _fault(address, deadline, context) for address in addresses}
+    closed = [address for address, fault in faults.items() if fault]
+    if closed:
+        said = "; ".join(
+            f"{address}: {fault}" for address, fault in faults.items() if fault and context
+        )
+        raise BrokenPromiseError(
+            f"nothing listens at {', '.join(closed)}{said and f' as it should ({said})'}"
+        )
+    return f"{', '.join(addresses)} listens"
+
+
+def _context(folder: Path) -> ssl.SSLContext:
+    """Return what connects with a certificate to who has one of the same cluster."""
+    authority, certificate, key = files_in(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The authority of the cluster says who is a node, whatever its address is.
+    context.check_hostname = False
+    context.load_verify_locations(authority)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _fault(address: str, deadline: float, context: ssl.SSLContext | None) -> str:
+    """Return why no connection is taken before *deadline* (monotonic seconds), or nothing."""
     host, port = address.rsplit(":", 1)
     while True:
         try:
-            with socket.create_connection((host, int(port)), timeout=START_TIME):
-                return True
-        except OSError:
+            with socket.create_connection((host.strip("[]"), int(port)), START_TIME) as connection:
+                if context is not None:
+                    _greet(connection, context)
+                return ""
+        except OSError as error:
             if time.monotonic() >= deadline:
-                return False
+                return str(error)
             time.sleep(0.2)
+
+
+def _greet(connection: socket.socket, context: ssl.SSLContext) -> None:
+    """Shake hands, and wait for a word: a certificate is refused after the handshake only."""
+    with (
+        contextlib.suppress(TimeoutError),
+        context.wrap_socket(connection) as greeted,
+    ):
+        if not greeted.recv(1):
+            raise ConnectionError("it closes the connection")

@@ -27,13 +27,11 @@ class RunPromise(Promise):
         try:
             pid = int(pid_file.read_text())
         except (OSError, ValueError):
-            raise BrokenPromiseError(
-                f"{name} was never started{_last_line(folder, name)}"
-            ) from None
+            raise BrokenPromiseError(f"{name} was never started{last_line(folder, name)}") from None
         if not _works_in(pid, folder):
             raise BrokenPromiseError(
                 f"{name} (process {pid}) does not run{_taken(self.getConfig('address'))}"
-                f"{_last_line(folder, name)}"
+                f"{last_line(folder, name)}"
             )
         return f"{name} runs as process {pid}"
 
@@ -61,9 +59,9 @@ def _taken(address: str | None) -> str:
     return ""
 
 
-def _last_line(folder: Path, name: str) -> str:
+def last_line(folder: Path, name: str) -> str:
     """Return the last line that the program said, for the reader of the promise."""
-    logs = sorted(folder.glob(f".*_{name}-*.log"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(folder.glob(f".*_{name}-[0-9a-f]*.log"), key=lambda path: path.stat().st_mtime)
     if not logs:
         return ""
     lines = [line for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()]

@@ -15,6 +15,8 @@ from slapos_wendelin.master.client import MasterClient, NotFoundError
 class Recipe:
     """Give ``datacenter`` and ``region`` of the partition's computer, empty where nobody said them.
 
+    ``alike`` is how many instances of the partition's software type are there, at least 1.
+
     Options, as for slapos.cookbook:slapconfiguration: ``url``, ``key``, ``cert``, ``computer`` and
     ``partition``. Another master than that of slapos_wendelin cannot say where a computer is.
     """
@@ -37,6 +39,7 @@ class Recipe:
             raise UserError(str(error)) from error
         options["datacenter"] = found.get("datacenter", "")
         options["region"] = found.get("region", "")
+        options["alike"] = str(max(1, found.get("alike", 1)))
 
     def install(self) -> list[str]:
         """Install nothing."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from conftest import needs_neo
@@ -26,6 +27,34 @@ def get(root):
 
 def test_a_process_opens_a_database_once(file_uri):
     assert client.open_database(file_uri) is client.open_database(file_uri)
+
+
+def test_the_name_of_a_certificate_means_its_files_on_this_machine(tmp_path, monkeypatch):
+    address = "neo://cluster@[::1]:1,[::1]:2?certificates=SOFTINST-1&compress=true"
+    folder = tmp_path / ".slapos" / "certificates" / "SOFTINST-1"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WENDELIN_CERTIFICATES", raising=False)
+    with pytest.raises(DatabaseError, match=f"there is no {folder}/ca.pem") as caught:
+        client.open_database(address)
+    assert "slapos cluster certificate" in caught.value.remedy
+    for place in (folder, tmp_path / "of a node"):
+        place.mkdir(parents=True)
+        (place / "ca.pem").touch()
+        (place / "identity.pem").touch()
+    assert options_of(address) == {
+        "ca": f"{folder}/ca.pem",
+        "cert": f"{folder}/identity.pem",
+        "key": f"{folder}/identity.pem",
+        "compress": "true",
+        "connection_cache_size_bytes": "33554432",
+    }
+    monkeypatch.setenv("WENDELIN_CERTIFICATES", str(tmp_path / "of a node"))
+    assert options_of(address)["ca"] == f"{tmp_path}/of a node/ca.pem"
+
+
+def options_of(address):
+    """Return the options of an address as NEO gets them."""
+    return dict(parse_qsl(urlsplit(client.complete_uri(address)).query))
 
 
 def test_a_transaction_is_committed(uri):

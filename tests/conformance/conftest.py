@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificates
-from neo_suite import NeoRuns, build_environment
+from neo_suite import NeoRuns, build_environment, submitted
 
 # slapos.core's tests import the package of that name, which became unittest.mock long ago.
 sys.modules.setdefault("mock", unittest.mock)
+# The compiled MariaDB is found there.
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +42,4 @@ def neo_runs(
 ) -> Iterator[NeoRuns]:
     """Runs of the modules whose cases are selected, all queued at once."""
     runs = NeoRuns(neo_python, certificates, tmp_path_factory.mktemp("neo"))
-    selected: dict[str, list[str]] = {}
-    for item in request.session.items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("neo_case")
-        if case:
-            selected.setdefault(case.rsplit(".", 2)[0], []).append(case)
-    try:
-        for module, cases in selected.items():
-            runs.submit(module, cases)
-        yield runs
-    finally:
-        runs.close()
+    yield from submitted(request, runs, lambda parameters: parameters.get("neo_case"))

@@ -60,18 +60,27 @@ class Cluster:
         storages: int = 2,
         replicas: int = 1,
         quorum: bool = False,
+        host: str = "127.0.0.1",
+        certificates: Path | None = None,
     ) -> None:
         """Describe a cluster; nothing is started.
 
+        :param host: the loopback address, in brackets when it is of IPv6.
+        :param certificates: the folder of a certificate for all nodes and clients; None for none.
         :param quorum: whether a majority of the masters has to agree. Storages are then in data
             centers of their own.
         """
         self.programs = programs
         self.folder = folder
-        self.admin = f"127.0.0.1:{free_port()}"
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(masters)]
+        self.admin = f"{host}:{free_port()}"
+        addresses = [f"{host}:{free_port()}" for _ in range(masters)]
         self.masters = " ".join(addresses)
         self.uri = f"neo://demo@{','.join(addresses)}"
+        self.tls: list[str] = []
+        if certificates is not None:
+            authority, identity = certificates / "ca.pem", certificates / "identity.pem"
+            self.tls = [f"--ca={authority}", f"--cert={identity}", f"--key={identity}"]
+            self.uri += f"?ca={authority}&cert={identity}&key={identity}"
         sizes = ["-p4", f"-r{replicas}", f"-A{storages}"]
         self.commands = {"admin": ["neoadmin", f"-b{self.admin}"]}
         for number, address in enumerate(addresses, 1):
@@ -79,6 +88,7 @@ class Cluster:
             self.commands[f"m{number}"] = ["neomaster", f"-b{address}", *sizes, *extra]
         for number in range(1, storages + 1):
             extra = [f"--data-center=dc{number}"] if quorum else []
+            extra += [f"-b{host}:0"] * (host != "127.0.0.1")
             database = f"-ds{number}.sqlite"
             self.commands[f"s{number}"] = ["neostorage", "-aSQLite", database, *extra]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -101,9 +111,10 @@ class Cluster:
         """Start one node."""
         program, *options = self.commands[name]
         command = [self.programs / program, "-cdemo", f"-m{self.masters}", f"-l{name}.log"]
+        command += [*self.tls, *options]
         with (self.folder / f"{name}.err").open("ab") as errors:
             self.processes[name] = subprocess.Popen(
-                [*command, *options], cwd=self.folder, stderr=errors, stdin=subprocess.DEVNULL
+                command, cwd=self.folder, stderr=errors, stdin=subprocess.DEVNULL
             )
 
     def end(self, name: str, number: int) -> int:
@@ -136,7 +147,7 @@ class Cluster:
 
     def _neoctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.programs / "neoctl", f"-a{self.admin}", *arguments],
+            [self.programs / "neoctl", f"-a{self.admin}", *self.tls, *arguments],
             capture_output=True,
             text=True,
             check=False,

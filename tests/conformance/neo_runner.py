@@ -4,7 +4,7 @@
 
 This file runs in the Python that has the wheel of NEO, where nothing of slapos_wendelin is
 installed. It needs the environment variables of NEO's tests: TEMP, NEO_TESTS_ADAPTER and
-NEO_TESTS_SSL.
+NEO_TESTS_SSL; for MariaDB also those of neo_mariadb.py.
 """
 
 import argparse
@@ -109,6 +109,12 @@ def main() -> None:
     # Neither is for users: no fsync, and logs that are kept in memory until something fails.
     importlib.import_module("neo.storage.database.manager").DatabaseManager.UNSAFE = True
     importlib.import_module("neo.lib").logging.backlog(max_packet=1 << 20)
+    engine = os.environ.get("NEO_TESTS_ENGINE")
+    if engine:
+        # It is an option of storages, which NEO's tests do not give.
+        importlib.import_module(
+            "neo.storage.database.mysqldb"
+        ).MySQLDatabaseManager._engine = engine
     with open(options.report, "a") as stream:  # noqa: PTH123
         for module in options.module:
             selected = [c for c in load(module) if not options.case or c.id() in options.case]

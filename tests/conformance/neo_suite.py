@@ -11,9 +11,13 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 HERE = Path(__file__).parent
 RUNNER = HERE / "neo_runner.py"
@@ -22,15 +26,15 @@ RUNNER = HERE / "neo_runner.py"
 MODULE_TIMEOUT = 900
 
 
-def neo_cases() -> list[str]:
-    """Return the names of all cases."""
-    lines = (HERE / "neo-cases.txt").read_text().splitlines()
+def neo_cases(name: str = "neo-cases.txt") -> list[str]:
+    """Return the names of all cases in a file."""
+    lines = (HERE / name).read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def neo_modules() -> list[str]:
-    """Return the modules of the cases, in the order of the file."""
-    return list({case.rsplit(".", 2)[0]: None for case in neo_cases()})
+def neo_modules(cases: list[str] | None = None) -> list[str]:
+    """Return the modules of cases, those of the file unless given, in their order."""
+    return list({case.rsplit(".", 2)[0]: None for case in cases or neo_cases()})
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,25 @@ class Expectation:
     detail: str
 
 
-def neo_expectations() -> dict[str, Expectation]:
-    """Return what neo-skips.toml says, for the user that runs the tests."""
+def neo_expectations(name: str = "neo-skips.toml", engine: str = "") -> dict[str, Expectation]:
+    """Return what a file says, for the user that runs the tests and an engine of MariaDB."""
     root = os.geteuid() == 0
-    entries = tomllib.loads((HERE / "neo-skips.toml").read_text())["case"]
+    entries = tomllib.loads((HERE / name).read_text()).get("case", [])
     return {
         entry["id"]: Expectation(entry["outcome"], entry["reason"], entry.get("detail", ""))
         for entry in entries
-        if root or entry.get("user") != "root"
+        if (root or entry.get("user") != "root") and entry.get("engine", engine) == engine
     }
 
 
-def build_environment() -> str:
-    """Build wheel and environment like a software release does; nothing is done twice."""
+def build_environment(kind: str = "", wheels: tuple[Path, ...] = ()) -> str:
+    """Build wheel and environment like a software release does; nothing is done twice.
+
+    :param kind: names an environment that has more wheels.
+    """
     cache = os.environ.get("WENDELIN_CACHE") or Path.home() / ".cache" / "wendelin"
-    folder = Path(cache) / "conformance" / f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}{kind}"
+    folder = Path(cache) / "conformance" / version
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [
@@ -64,6 +72,7 @@ def build_environment() -> str:
             f"-c{HERE / 'buildout.cfg'}",
             f"buildout:directory={folder}",
             f"buildout:shared-part-list={folder / 'shared'}",
+            *(f"neo-tests:partial-wheels={wheel}" for wheel in wheels),
         ],
         check=True,
         cwd=folder,
@@ -79,12 +88,23 @@ class NeoRuns:
     Modules that start processes run one after another: their ports are chosen before they start.
     """
 
-    def __init__(self, python: str, certificates: Path, temporary: Path) -> None:
+    def __init__(
+        self,
+        python: str,
+        certificates: Path,
+        temporary: Path,
+        variables: Callable[[str], dict[str, str]] = lambda _: {"NEO_TESTS_ADAPTER": "SQLite"},
+    ) -> None:
+        """Run nothing yet.
+
+        :param variables: those that say, for each module, where its databases are.
+        """
         self.python = python
         self.temporary = temporary
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
-        } | {"NEO_TESTS_ADAPTER": "SQLite", "NEO_TESTS_SSL": str(certificates)}
+        } | {"NEO_TESTS_SSL": str(certificates)}
+        self.variables = variables
         self._pools = {False: ThreadPoolExecutor(1), True: ThreadPoolExecutor(1)}
         self._futures: dict[str, Future[dict[str, dict[str, str]]]] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -119,7 +139,7 @@ class NeoRuns:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=self.environment | {"TEMP": str(folder)},
+                env=self.environment | self.variables(module) | {"TEMP": str(folder)},
                 cwd=folder,
                 start_new_session=True,
             )
@@ -150,3 +170,26 @@ class NeoRuns:
                 self._kill(process)
         for pool in self._pools.values():
             pool.shutdown(cancel_futures=True)
+
+
+def submitted(
+    request: pytest.FixtureRequest,
+    runs: NeoRuns,
+    case_of: Callable[[Mapping[str, Any]], str | None],
+) -> Iterator[NeoRuns]:
+    """Queue the cases of the selected tests, then yield the runs.
+
+    :param case_of: returns the case of a test with such parameters, None when it has none.
+    """
+    selected: dict[str, list[str]] = {}
+    for item in request.session.items:
+        parameters = getattr(item, "callspec", None) and item.callspec.params
+        case = case_of(parameters or {})
+        if case:
+            selected.setdefault(case.rsplit(".", 2)[0], []).append(case)
+    try:
+        for module, cases in selected.items():
+            runs.submit(module, cases)
+        yield runs
+    finally:
+        runs.close()

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
+from slapos_wendelin.cluster_identity import keep_for_user
 from slapos_wendelin.local.cluster import client_environment, programs_of
+from slapos_wendelin.neo.certificates import FOLDER_VARIABLE, IDENTITY_FILE
 
 if TYPE_CHECKING:
     from environment import Environment
@@ -134,7 +136,10 @@ class Cluster:
             # It is being replaced: no file or number of it yet, or no program in its process.
             return nothing | {"cluster": repr(error)}
         answer = subprocess.run(
-            [python, "-m", "slapos_wendelin.neo.state", "--admin", admin],
+            [
+                *(python, "-m", "slapos_wendelin.neo.state", "--admin", admin),
+                *("--certificates", str(self.certificates)),
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -170,7 +175,7 @@ class Cluster:
         """Start the Python of the analytics environment, *without* some variables."""
         root = self.root
         program = programs_of(self.environment.home, root["release_url"]) / "analytics-python"
-        variables = self.environment.variables | client_environment(root["connection"])
+        variables = self._variables(root)
         variables = {k: v for k, v in variables.items() if k not in without}
         return subprocess.Popen(
             [str(program), *arguments],
@@ -225,6 +230,20 @@ class Cluster:
             else:
                 time.sleep(0.2)
 
+    @property
+    def certificates(self) -> Path:
+        """Folder of the certificate with which the environment's user uses this cluster."""
+        folder = self.environment.home.root / "etc" / "ssl" / self.reference
+        if not (folder / IDENTITY_FILE).exists():
+            keep_for_user(self.environment.master, self.reference, folder)
+        return folder
+
+    def _variables(self, root: dict[str, Any]) -> dict[str, str]:
+        """Return the variables of programs that use the cluster."""
+        variables = client_environment(self.environment.home, root["connection"])
+        variables[FOLDER_VARIABLE] = str(self.certificates)
+        return self.environment.variables | variables
+
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the release with the variables that ``./wendelin run`` sets."""
         root = self.root
@@ -232,7 +251,7 @@ class Cluster:
         return subprocess.run(
             [str(path), *arguments],
             cwd=self.environment.source,
-            env=self.environment.variables | client_environment(root["connection"]),
+            env=self._variables(root),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -307,12 +307,16 @@ def listening(host: str, port: int) -> Iterator[None]:
 
 
 def _clean_variables() -> dict[str, str]:
-    """Return the environment variables without those of a cluster; builds share one cache."""
+    """Return the environment variables without those of a cluster; builds share one cache.
+
+    Nothing that takes long is compiled: it comes from a cache of compiled parts, or not at all.
+    """
     variables = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("WENDELIN_", "SLAPOS_", "PYTEST_")) or name == "WENDELIN_PYTHON"
-    }
+        if not name.startswith(("WENDELIN_", "SLAPOS_", "PYTEST_"))
+        or name.startswith(("WENDELIN_PYTHON", "WENDELIN_COMPILED"))
+    } | {"WENDELIN_COMPILE": "never"}
     cache = os.environ.get("WENDELIN_CACHE")
     if cache:
         variables.setdefault("UV_CACHE_DIR", f"{cache}/uv")

@@ -6,7 +6,6 @@ It takes long to compile, so these tests run only where that was done: ``./wende
 component/mysqlclient``, or a cache of compiled parts.
 """
 
-import configparser
 import os
 import shutil
 import signal
@@ -17,48 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
-from buildout_runs import BUILDOUT
 
-REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Return the profile's options: the folder of MariaDB, the wheel of mysqlclient."""
-    home = os.environ.get("WENDELIN_HOME")
-    if not home:
-        pytest.skip("WENDELIN_HOME does not say where MariaDB may be: ./wendelin test")
-    folder = tmp_path_factory.mktemp("buildout")
-    parts = Path(home, "parts")
-    downloads = Path(home, "cache", "download")
-    for path in (parts, downloads):
-        path.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [
-            BUILDOUT,
-            f"-c{REPOSITORY}/component/mysqlclient/buildout.cfg",
-            f"buildout:directory={folder}",
-            f"buildout:shared-part-list={parts}",
-            f"buildout:download-cache={downloads}",
-            "buildout:parts=mariadb mysqlclient",
-        ],
-        cwd=folder,
-        env=os.environ | {"WENDELIN_COMPILE": "never"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if "WENDELIN_COMPILE=never forbids to compile it" in done.stdout:
-        pytest.skip("MariaDB is not compiled: ./wendelin build component/mysqlclient does it")
-    assert done.returncode == 0, done.stdout
-    installed = configparser.RawConfigParser(strict=False)
-    installed.read(folder / ".installed.cfg")
-    return {
-        "mariadb": Path(installed["mariadb"]["location"]),
-        "wheel": Path(installed["mysqlclient"]["wheel"]),
-    }
 
 
 def as_user(*command):
@@ -148,8 +107,8 @@ class Server:
 
 
 @pytest.fixture
-def server(built):
-    server = Server(built["mariadb"])
+def server(compiled):
+    server = Server(compiled.mariadb)
     try:
         server.initialize()
         server.start()
@@ -194,10 +153,10 @@ def test_it_finds_its_own_files_and_no_others(server):
     assert "doesn't exist" in server.client("SELECT * FROM mysql.nothing").stderr
 
 
-def test_mysqlclient_speaks_through_the_compiled_library(server, built, tmp_path):
+def test_mysqlclient_speaks_through_the_compiled_library(server, compiled, tmp_path):
     folder = tmp_path / "packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run([*install, f"--target={folder}", built["wheel"]], check=True)
+    subprocess.run([*install, f"--target={folder}", compiled.wheel], check=True)
     code = (
         "import MySQLdb, sys\n"
         "connection = MySQLdb.connect(unix_socket=sys.argv[1], user='root')\n"
@@ -210,13 +169,13 @@ def test_mysqlclient_speaks_through_the_compiled_library(server, built, tmp_path
         text=True,
     ).splitlines()
     assert output[0].startswith("10.11.18-MariaDB")
-    assert Path(output[1]).samefile(built["mariadb"] / "lib" / "libmariadb.so")
+    assert Path(output[1]).samefile(compiled.mariadb / "lib" / "libmariadb.so")
 
 
-def test_it_is_small_and_runs_from_any_folder(built, tmp_path):
-    files = [path for path in built["mariadb"].rglob("*") if path.is_file()]
+def test_it_is_small_and_runs_from_any_folder(compiled, tmp_path):
+    files = [path for path in compiled.mariadb.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files if not path.is_symlink())
     assert size < 120 * 1024**2
-    shutil.copytree(built["mariadb"], tmp_path / "copy", symlinks=True)
+    shutil.copytree(compiled.mariadb, tmp_path / "copy", symlinks=True)
     version = subprocess.check_output([tmp_path / "copy" / "bin" / "mariadbd", "--version"])
     assert b"10.11.18-MariaDB" in version

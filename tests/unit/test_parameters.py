@@ -15,9 +15,14 @@ RELEASE = Path(__file__).parents[2] / "software" / "wendelin"
 SCHEMA = parameters.load_schema(RELEASE / "instance-cluster-input-schema.json")
 
 
-def refusal(given, previous=None):
+ON_MARIADB = parameters.load_schema(
+    RELEASE.with_name("wendelin-mariadb") / "instance-cluster-input-schema.json"
+)
+
+
+def refusal(given, previous=None, schema=SCHEMA):
     with pytest.raises(ParameterError) as caught:
-        parameters.check(SCHEMA, given, previous)
+        parameters.check(schema, given, previous)
     return caught.value.message
 
 
@@ -114,9 +119,85 @@ def test_a_release_without_its_schema_is_named(tmp_path):
         parameters.load_schema(tmp_path / "missing.json")
 
 
-def test_the_release_names_schemas_that_are_there():
-    release = json.loads((RELEASE / "software.cfg.json").read_text())
+@pytest.mark.parametrize("name", ["wendelin", "wendelin-mariadb"])
+def test_the_release_names_schemas_that_are_there(name):
+    folder = RELEASE.with_name(name)
+    release = json.loads((folder / "software.cfg.json").read_text())
     for software_type in release["software-type"].values():
         for key in ("request", "response"):
-            schema = parameters.load_schema(RELEASE / software_type[key])
+            schema = parameters.load_schema(folder / software_type[key])
             jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_release_with_mariadb_takes_all_that_the_other_takes_in_the_same_way():
+    properties = dict(ON_MARIADB["properties"])
+    assert set(properties) - set(SCHEMA["properties"]) == {"durability", "mariadb"}
+    for key, description in SCHEMA["properties"].items():
+        if key != "storage-engine":
+            assert properties[key] == description
+    assert ON_MARIADB["$defs"]["name"] == SCHEMA["$defs"]["name"]
+    engine = properties["storage-engine"]
+    elsewhere = SCHEMA["properties"]["storage-engine"]["x-elsewhere"]
+    assert engine["enum"] == ["sqlite", *elsewhere]
+    for place in elsewhere.values():
+        assert (RELEASE.parents[1] / place / "software.cfg").is_file()
+    assert parameters.check(ON_MARIADB, {})["storage-engine"] == "sqlite"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"storage-engine": "inodb"},
+            'storage-engine: "inodb" must be one of sqlite, innodb, rocksdb, did you mean innodb?',
+        ),
+        (
+            {"storage-engine": "innodb", "mariadb": {"innodb-io-capacty": 200}},
+            "mariadb.innodb-io-capacty: unknown key, did you mean innodb-io-capacity? (known are",
+        ),
+        (
+            {"storage-engine": "innodb", "mariadb": {"innodb-io-capacity": "fast"}},
+            'mariadb.innodb-io-capacity: "fast" must be of type integer',
+        ),
+        (
+            {"storage-engine": "innodb", "mariadb": {"innodb-buffer-pool-size": "1G"}},
+            'mariadb.innodb-buffer-pool-size: "1G" must match',
+        ),
+        (
+            {"storage-engine": "innodb", "durability": "lazy"},
+            'durability: "lazy" must be one of safe, relaxed',
+        ),
+        (
+            {"durability": "relaxed"},
+            "durability: relaxed needs storage-engine innodb or rocksdb, and it is sqlite",
+        ),
+        (
+            {"mariadb": {"long-query-time": 1}},
+            "mariadb.long-query-time: needs storage-engine innodb or rocksdb, and it is sqlite",
+        ),
+    ],
+)
+def test_what_is_wrong_about_mariadb_is_told_with_its_place(given, said):
+    assert said in refusal(given, schema=ON_MARIADB)
+
+
+def test_the_engine_cannot_be_changed_after_creation_but_the_rest_can():
+    created = {"storage-engine": "innodb"}
+    assert "storage-engine: cannot be changed after creation (it is innodb, not sqlite)" in (
+        refusal({}, previous=created, schema=ON_MARIADB)
+    )
+    changed = created | {"durability": "relaxed", "mariadb": {"innodb-io-capacity": 300}}
+    parameters.check(ON_MARIADB, changed, created)
+
+
+def test_a_release_without_mariadb_says_which_one_has_it():
+    assert refusal({"storage-engine": "rocksdb"}) == (
+        'storage-engine: "rocksdb" must be one of sqlite:'
+        " this release lacks it, request software/wendelin-mariadb"
+    )
+
+
+def test_relaxed_durability_says_what_may_be_lost():
+    assert parameters.cautions(ON_MARIADB, parameters.check(ON_MARIADB, {})) == []
+    (caution,) = parameters.cautions(ON_MARIADB, {"durability": "relaxed"})
+    assert caution.startswith("durability relaxed: a computer that loses power")

@@ -5,10 +5,19 @@
 import os
 import queue
 import socket
+import ssl
 import subprocess
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from slapos_wendelin import cluster_identity
+from slapos_wendelin.certificates import NODE, Subject
+from slapos_wendelin.master.authority import Authority, Lifetimes
+from slapos_wendelin.master.cluster_authority import ClusterAuthority
 from slapos_wendelin.promise import port, process
 from slapos_wendelin.promise.base import BrokenPromiseError
 
@@ -77,6 +86,77 @@ def test_an_open_port_is_green_and_a_closed_one_is_red(promise):
         assert promise(port, addresses=address).check() == f"{address} listens"
     with pytest.raises(BrokenPromiseError, match=f"nothing listens at {address}"):
         promise(port, addresses=address).check()
+
+
+class Greeter:
+    """A server that lets in who has a certificate of its cluster, and greets."""
+
+    def __init__(self, folder: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(folder / "ca.pem")
+        context.load_cert_chain(folder / "identity.pem")
+        self.server = context.wrap_socket(
+            socket.create_server(("::1", 0), family=socket.AF_INET6), server_side=True
+        )
+        self.address = f"[::1]:{self.server.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self) -> None:
+        """Greet until the socket is shut down."""
+        while self.server.fileno() != -1:
+            try:
+                with self.server.accept()[0] as caller:
+                    caller.sendall(b"hello")
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+
+    def __enter__(self) -> str:
+        self.thread.start()
+        return self.address
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.server.close()
+
+
+def certified(folder: Path, life: timedelta = timedelta(days=90)) -> Path:
+    """Return a folder with the certificate of a node of a cluster of its own."""
+    cluster = ClusterAuthority(Authority(folder, replace(Lifetimes(), node=life)), "SOFTINST-1")
+
+    def certify(request: str) -> dict[str, str]:
+        subject = Subject(NODE, "SOFTINST-1/SOFTINST-2")
+        issued = cluster.signer.issue_from_request(request, subject)
+        return {"certificate": issued.certificate, "authority": cluster.trust([])}
+
+    cluster_identity.keep(folder / "node", cluster.trust([]), certify)
+    return folder / "node"
+
+
+def test_a_node_of_the_cluster_is_green_and_another_one_is_red(promise, tmp_path):
+    ours, others = certified(tmp_path / "ours"), certified(tmp_path / "others")
+    with Greeter(ours) as address:
+        found = promise(port, addresses=address, certificates=str(ours)).check()
+        assert found == f"{address} listens"
+        with pytest.raises(BrokenPromiseError, match="certificate verify failed"):
+            promise(port, addresses=address, certificates=str(others)).check()
+        # Who trusts the server but has another cluster's certificate is refused.
+        (others / "ca.pem").write_text((ours / "ca.pem").read_text())
+        with pytest.raises(BrokenPromiseError, match="unknown ca"):
+            promise(port, addresses=address, certificates=str(others)).check()
+
+
+def test_a_certificate_that_has_ended_is_red(promise, tmp_path):
+    # Certificates reach ten minutes into the past.
+    ended = certified(tmp_path / "ended", timedelta(minutes=-5))
+    with (
+        Greeter(ended) as address,
+        pytest.raises(BrokenPromiseError, match="certificate has expired"),
+    ):
+        promise(port, addresses=address, certificates=str(ended)).check()
 
 
 def test_a_broken_check_makes_the_result_red(promise):

@@ -102,6 +102,23 @@ def test_a_pattern_that_names_no_node_is_refused():
         nodes_of(overrides={"neo-stroage-0": {"data-center": "tokyo"}})
 
 
+def test_storages_on_mariadb_are_told_of_durability_and_settings_others_are_not():
+    assert nodes_of()["neo-storage-0"].configuration == {
+        "cluster": "wendelin",
+        "storage-engine": "sqlite",
+    }
+    path = REPOSITORY / "software" / "wendelin-mariadb" / "instance-cluster-input-schema.json"
+    given = {"storage-engine": "rocksdb", "mariadb": {"long-query-time": 2}}
+    complete = parameters.check(parameters.load_schema(path), given)
+    nodes = {node.name: node for node in cluster_nodes(complete, group="tree")}
+    assert nodes["neo-storage-0"].configuration == {
+        "cluster": "wendelin",
+        "durability": "safe",
+        **given,
+    }
+    assert "storage-engine" not in nodes["neo-master-0"].configuration
+
+
 def test_templates_get_plain_data():
     (first, *_) = as_plain_data(list(nodes_of().values()))
     assert first["name"] == "neo-master-0"

@@ -27,6 +27,7 @@ from sqlalchemy import select
 
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.backup import BackupFile, tables
+from slapos_wendelin.master.cluster_authority import ClusterAuthority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.errors import BackupError
 from slapos_wendelin.master.models import Product
@@ -346,6 +347,7 @@ def test_the_authority_is_in_the_backup_when_that_is_asked_for(
     Database(location).close()
     folder, back = tmp_path / "authority", tmp_path / "back"
     authority = Authority(folder)
+    cluster = ClusterAuthority(authority, "SOFTINST-1").signer.fingerprint
     file = tmp_path / "backup"
     assert slapos_master("backup", file, "--database", location) == 0
     target = tmp_path / "new.sqlite"
@@ -355,6 +357,7 @@ def test_the_authority_is_in_the_backup_when_that_is_asked_for(
     assert slapos_master("backup", file, "--database", location, "--authority", folder) == 0
     assert slapos_master("restore", file, "--database", target, "--authority", back) == 0
     assert Authority(back).fingerprint == authority.fingerprint
+    assert ClusterAuthority(Authority(back), "SOFTINST-1").signer.fingerprint == cluster
     assert stat.S_IMODE(back.stat().st_mode) == 0o700
     assert stat.S_IMODE((back / "ca.key").stat().st_mode) == 0o600
     target.unlink()

@@ -124,6 +124,7 @@ cert = ${slap-connection:cert-file}
 recipe = slapos.cookbook:publish.serialised
 url = leaf://${slap-connection:partition-id}
 where = ${location:datacenter}
+alike = ${location:alike}
 """
 
 FRONTEND = """\
@@ -230,5 +231,6 @@ def check_tree(client: MasterClient, configuration: Path, release: Path) -> None
     leaf, site = sorted(tree["children"], key=lambda each: each["reference"])
     assert (leaf["reference"], leaf["parameters"]) == ("leaf", {"count": 3})
     assert leaf["connection"]["where"] == "europe"
+    assert leaf["connection"]["alike"] == "1"
     assert (site["shared"], site["connection"]["backend"]) == (True, "http://10.0.0.1")
     assert [each["settled"] for each in (tree, leaf, site)] == [True] * 3

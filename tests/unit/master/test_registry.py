@@ -279,6 +279,18 @@ def test_what_has_died_is_told_of_its_computer_and_of_its_instance(cloud: Cloud)
     assert cloud.client.computer("paris")["deaths"] == []
 
 
+def test_a_partition_is_told_how_many_of_its_kind_are_on_its_computer(cloud: Cloud):
+    cloud.add_computer("paris", 4)
+    storages = [cloud.request(f"storage-{n}", software_type="storage") for n in range(2)]
+    other = cloud.request("other", software_type="worker")
+    alike = [
+        cloud.client.location("paris", each.slap_computer_partition_id)["alike"]
+        for each in (*storages, other)
+    ]
+    assert alike == [2, 2, 1]
+    assert cloud.client.location("paris", "slappart3")["alike"] == 0
+
+
 def test_a_load_that_is_no_number_is_refused(cloud: Cloud):
     cloud.add_computer("paris")
     answer = requests.put(

@@ -257,6 +257,12 @@ REQUESTS = {
     "access.revoke_certificate": Request("v1/certificates/0/revoke", OPERATOR, document=NOTHING),
     "access.get_revoked": Request("v1/crl", CERTIFIED),
     "access.get_authority": Request("v1/ca", CERTIFIED),
+    "cluster.get_cluster": Request("v1/cluster", INSTANCE, query=PLACE),
+    "cluster.get_cluster_of_instance": Request("v1/clusters/cluster", VIEWER),
+    "cluster.post_node_certificate": Request("v1/cluster/certificate", INSTANCE, document=PLACE),
+    "cluster.post_user_certificate": Request(
+        "v1/clusters/cluster/certificate", OPERATOR, document=NOTHING
+    ),
 }
 
 

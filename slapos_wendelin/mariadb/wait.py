@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start a program once MariaDB answers.
+
+python -m slapos_wendelin.mariadb.wait --socket PATH -- PROGRAM [ARGUMENT...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+from pathlib import Path
+
+#: Seconds between two looks.
+_PAUSE = 0.1
+
+#: The first byte of what a server says to whom it lets in (the version of its protocol).
+_GREETING = 10
+
+#: Length and number of a packet, which come before its content.
+_HEADER = 4
+
+
+def answers(path: Path) -> bool:
+    """Return whether a server takes connections at a socket: it greets when it is ready."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(str(path))
+            greeting = connection.recv(_HEADER + 1, socket.MSG_WAITALL)
+        except OSError:
+            return False
+    return len(greeting) > _HEADER and greeting[_HEADER] == _GREETING
+
+
+def main() -> None:
+    """Wait, then become the program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--socket", required=True, type=Path)
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    if not answers(options.socket):
+        print(f"waiting for MariaDB at {options.socket}", flush=True)
+        while not answers(options.socket):
+            time.sleep(_PAUSE)
+    os.execv(options.command[0], options.command)  # noqa: S606 (no shell is wanted)
+
+
+if __name__ == "__main__":
+    main()

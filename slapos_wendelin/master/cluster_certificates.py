@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The certificates of a cluster's nodes and users: how they are signed and how they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from slapos_wendelin.certificates import CLIENT, NODE, Subject
+from slapos_wendelin.master.access import revoke
+from slapos_wendelin.master.authority import Authority, Issued, Revoked
+from slapos_wendelin.master.cluster_authority import ClusterAuthority
+from slapos_wendelin.master.models import GUID_PREFIX, Certificate, Instance
+from slapos_wendelin.master.reports import bang_tree
+
+
+def cluster_of(master: Authority, instance: Instance) -> ClusterAuthority:
+    """Return the authority of the cluster that an instance belongs to."""
+    return ClusterAuthority(master, root_guid(instance))
+
+
+def root_guid(instance: Instance) -> str:
+    """Return the guid of the root of an instance's tree."""
+    return f"{GUID_PREFIX}{instance.root_id}"
+
+
+def sign_for_node(cluster: ClusterAuthority, instance: Instance, request: str) -> Issued:
+    """Sign a certificate for an instance.
+
+    :raises InvalidRequestError: when the request cannot be signed.
+    """
+    subject = Subject(NODE, f"{root_guid(instance)}/{instance.guid}")
+    return cluster.signer.issue_from_request(request, subject)
+
+
+def sign_for_user(cluster: ClusterAuthority, root: Instance, user: str, request: str) -> Issued:
+    """Sign a certificate with which a user's programs use a cluster.
+
+    :raises InvalidRequestError: when the request cannot be signed.
+    """
+    subject = Subject(CLIENT, f"{root_guid(root)}/{user}")
+    return cluster.signer.issue_from_request(request, subject)
+
+
+def revoked_in(session: Session, root: str) -> Sequence[Revoked]:
+    """Return the certificates of a cluster that were revoked and have not ended.
+
+    :param root: the guid of the root of its tree.
+    """
+    found = session.scalars(
+        select(Certificate)
+        .where(
+            Certificate.kind.in_((NODE, CLIENT)),
+            Certificate.name.startswith(f"{root}/", autoescape=True),
+            Certificate.revoked_at.is_not(None),
+            Certificate.not_after > time.time(),
+        )
+        .order_by(Certificate.serial)
+    )
+    return [Revoked(each.serial, each.revoked_at or 0.0) for each in found]
+
+
+def revoke_user(session: Session, user: str, reason: str) -> None:
+    """Revoke what a user has in any cluster, and let the nodes there know."""
+    names = session.scalars(
+        select(Certificate.name)
+        .where(
+            Certificate.kind == CLIENT,
+            Certificate.name.endswith(f"/{user}", autoescape=True),
+            Certificate.revoked_at.is_(None),
+        )
+        .distinct()
+    )
+    for name in names.all():
+        if name.partition("/")[2] == user:
+            revoke(session, CLIENT, name, reason)
+            tell_nodes(session, name)
+
+
+def tell_nodes(session: Session, name: str) -> None:
+    """Make the nodes of a cluster due, so that they learn what was revoked.
+
+    :param name: the name of a certificate's subject.
+    """
+    root = session.get(Instance, int(name.partition("/")[0].removeprefix(GUID_PREFIX)))
+    if root is not None:
+        bang_tree(session, root)

@@ -1,0 +1,21 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Promise: a storage takes connections, which it does once its MariaDB answers."""
+
+from __future__ import annotations
+
+from slapos_wendelin.promise import mariadb
+from slapos_wendelin.promise.port import check_addresses
+
+
+class RunPromise(mariadb.RunPromise):
+    """Green while ``addresses`` take connections; says what is wrong with MariaDB when it is that.
+
+    The other options are those of slapos_wendelin.promise.mariadb.
+    """
+
+    def check(self) -> str:
+        """Ask MariaDB, then connect to the storage."""
+        super().check()
+        addresses = self.getConfig("addresses").split()
+        return check_addresses(addresses, self.getConfig("certificates"))

@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A recipe that keeps the certificate of a partition in its cluster good."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zc.buildout import UserError
+
+from slapos_wendelin import cluster_identity
+from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.master.client import Document, MasterAnswerError, MasterClient, NotFoundError
+
+#: The HTTP status with which a master that listens in clear says that it signs nothing.
+_NOT_SUPPORTED = 501
+
+
+class Recipe:
+    """Keep a key, which is made here, its certificate and what is trusted in a folder.
+
+    Options, as for slapos.cookbook:slapconfiguration: ``url``, ``key``, ``cert``, ``computer`` and
+    ``partition``; ``folder``. Gives ``location``, the folder, and ``cluster``, the name that no
+    other cluster has; both are empty when the master signs no certificates.
+
+    The certificate is renewed by the first run in the last third of its life. The folder is none
+    to be uninstalled: a program that runs reads it at any time.
+    """
+
+    def __init__(self, _buildout: Any, _name: str, options: Any) -> None:
+        """Ask the master what is trusted.
+
+        :raises UserError: when it does not answer.
+        """
+        self.options = options
+        self.folder = Path(options["folder"])
+        self.trusted: Document | None = None
+        try:
+            with self._master() as master:
+                self.trusted = master.cluster(options["computer"], options["partition"])
+        except NotFoundError:
+            pass  # another master than that of slapos_wendelin
+        except MasterAnswerError as error:
+            if error.status != _NOT_SUPPORTED:
+                raise UserError(str(error)) from error
+        except WendelinError as error:
+            raise UserError(str(error)) from error
+        options["cluster"] = self.trusted["name"] if self.trusted else ""
+        options["location"] = str(self.folder) if self.trusted else ""
+
+    def install(self) -> list[str]:
+        """Get a certificate if need be."""
+        if self.trusted is None:
+            return []
+        try:
+            with self._master() as master:
+                place = self.options["computer"], self.options["partition"]
+                certify = partial(master.certify_node, *place)
+                cluster_identity.keep(self.folder, self.trusted["authority"], certify)
+        except WendelinError as error:
+            raise UserError(str(error)) from error
+        return []
+
+    update = install
+
+    def _master(self) -> MasterClient:
+        """Return a client of the master that calls as the partition."""
+        return MasterClient(
+            self.options["url"],
+            certificate=self.options.get("cert") or None,
+            key=self.options.get("key") or None,
+        )

@@ -1,0 +1,197 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every port of a cluster speaks TLS with certificates of the cluster's own authority."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from environment import Environment, wait_for
+
+from slapos_wendelin.certificates import CLIENT, Subject, read_certificates, serial_of
+from slapos_wendelin.cluster_identity import keep
+from slapos_wendelin.master.authority import Authority
+from slapos_wendelin.master.client import Document
+from slapos_wendelin.master.cluster_authority import ClusterAuthority
+
+PAGE_PORT = 8787
+#: Ports of a node that it does not publish: of the dask worker's nanny, and the scheduler's page.
+MORE_PORTS = {"dask-worker": 8788, "dask-scheduler": PAGE_PORT}
+
+
+def ports(cluster: Cluster) -> dict[str, str]:
+    """Return all that listens in the cluster: addresses, and what they are."""
+    found = {}
+    for name, node in cluster.nodes().items():
+        address = node["connection"].get("address")
+        if address:
+            found[address] = name
+            more = MORE_PORTS.get(re.sub(r"-\d+$", "", name))
+            if more:
+                found[f"{address.rpartition(':')[0]}:{more}"] = f"{name}, second port"
+    return found
+
+
+def shake_hands(address: str, trusted: Path, identity: Path | None = None) -> str:
+    """Connect by ``openssl s_client``; return the alert of the other side, or nothing.
+
+    That side judges the certificate after the handshake, and before it answers what is sent.
+    """
+    options = [] if identity is None else ["-cert", str(identity), "-key", str(identity)]
+    command = ["timeout", "60", "openssl", "s_client", "-connect", address, "-CAfile", str(trusted)]
+    with subprocess.Popen(
+        [*command, "-verify_return_error", "-quiet", "-no_ign_eof", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as client:
+        assert client.stdin
+        assert client.stdout
+        # NEO and dask greet whom they let in; the page waits for a question.
+        if address.endswith(f":{PAGE_PORT}"):
+            client.stdin.write(b"GET / HTTP/1.0\r\n\r\n")
+            client.stdin.flush()
+        greeting = client.stdout.read(1)
+        client.terminate()
+        _, errors = client.communicate()
+    if greeting:
+        return ""
+    said = errors.decode()
+    alert = re.search(r"alert ([a-z ]+?):", said)
+    assert alert, f"{address}: {said}"
+    return alert[1]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Give a certificate of another cluster's authority."""
+    other = ClusterAuthority(Authority(tmp_path / "authority"), "SOFTINST-1")
+
+    def certify(request: str) -> Document:
+        issued = other.signer.issue_from_request(request, Subject(CLIENT, "SOFTINST-1/mallory"))
+        return {"certificate": issued.certificate, "authority": other.trust([])}
+
+    keep(tmp_path / "foreign", other.trust([]), certify)
+    return tmp_path / "foreign" / "identity.pem"
+
+
+@pytest.fixture
+def guest(environment: Environment, cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+    """Give the folder of a second certificate of the environment's user."""
+    folder = tmp_path / "guest"
+    done = environment.slapos("cluster", "certificate", cluster.reference, str(folder))
+    assert done.returncode == 0, done.stderr
+    assert f"export WENDELIN_CERTIFICATES={folder}" in done.stdout
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_who_has_no_certificate_or_a_foreign_one_is_refused_at_every_port(
+    environment: Environment, cluster: Cluster, foreign: Path
+) -> None:
+    ours = environment.home.certificates
+    master = environment.home.user
+    listening = ports(cluster)
+    assert len(listening) == 15
+    for address, name in listening.items():
+        assert not shake_hands(address, ours / "ca.pem", ours / "identity.pem"), name
+        assert shake_hands(address, ours / "ca.pem") == "certificate required", name
+        assert shake_hands(address, ours / "ca.pem", foreign) == "unknown ca", name
+    both = foreign.with_name("master.pem")
+    both.write_text(master.key.read_text() + master.certificate.read_text())
+    assert shake_hands(address, ours / "ca.pem", both) == "unknown ca"
+
+
+def test_keys_are_in_their_partitions_only(environment: Environment, cluster: Cluster) -> None:
+    keys = {}
+    for name in cluster.nodes():
+        path = cluster.folder(name) / "etc" / "tls" / "identity.pem"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        keys[path] = path.read_text().splitlines()[1]
+    assert len(set(keys.values())) == len(keys) == 12
+    arguments = " ".join(
+        argument for process in environment.processes() for argument in process.cmdline()
+    )
+    for path, key in keys.items():
+        assert key not in arguments
+        assert key not in str(environment.master.status())
+        assert files_with(key, environment.home.root) == [path]
+
+
+def files_with(text: str, folder: Path) -> list[Path]:
+    """Return the files with a text, those of built parts left out."""
+    left_out = [f"--exclude-dir={name}" for name in ("parts", "toolkit", "soft", "cache", "source")]
+    command = ["grep", "-rlF", *left_out, "--", text, str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [Path(line) for line in found.stdout.splitlines()]
+
+
+def test_who_is_revoked_is_refused_everywhere_and_nothing_stops(
+    environment: Environment, cluster: Cluster, guest: Path
+) -> None:
+    before = cluster.processes()
+    addresses = ports(cluster)
+    identity, trusted = guest / "identity.pem", guest / "ca.pem"
+    assert {shake_hands(address, trusted, identity) for address in addresses} == {""}
+    serial = serial_of(read_certificates(identity)[0])
+    done = environment.slapos("certificate", "revoke", serial, "--yes", "--reason", "lost")
+    assert done.returncode == 0, done.stderr
+    for address, name in addresses.items():
+        refused = wait_for(lambda a=address: shake_hands(a, trusted, identity), f"{name} refuses")
+        assert refused == "certificate revoked", name
+    cluster.wait_until_well()
+    assert cluster.processes() == before
+    cluster.write_objects("after-revocation")
+    cluster.check_objects("after-revocation")
+
+
+def test_new_certificates_of_all_nodes_are_used_and_nothing_stops(
+    environment: Environment, cluster: Cluster
+) -> None:
+    before = cluster.processes()
+    nodes = [name for name in cluster.nodes() if name != cluster.reference]
+    files = {name: cluster.folder(name) / "etc" / "tls" / "identity.pem" for name in nodes}
+    old = {name: serial_of(read_certificates(path)[0]) for name, path in files.items()}
+    for serial in old.values():
+        environment.master.revoke(serial, "renewed by hand")
+
+    def are_new() -> bool:
+        return all(serial_of(read_certificates(files[name])[0]) != old[name] for name in nodes)
+
+    wait_for(are_new, "all nodes have new certificates")
+    cluster.wait_until_well()
+    assert cluster.processes() == before
+    cluster.write_objects("after-renewal")
+    cluster.check_objects("after-renewal")
+    ours = environment.home.certificates
+    for name in nodes:
+        address = cluster.nodes()[name]["connection"]["address"]
+        assert presented(address, ours) == serial_of(read_certificates(files[name])[0]), name
+
+
+def presented(address: str, folder: Path) -> str:
+    """Return the serial number of the certificate that a node shows."""
+    command = ["openssl", "s_client", "-connect", address, "-cert", str(folder / "identity.pem")]
+    shown = subprocess.run(
+        [*command, "-key", str(folder / "identity.pem")],
+        input=b"",
+        capture_output=True,
+        check=False,
+        env=os.environ,
+    )
+    serial = subprocess.run(
+        ["openssl", "x509", "-noout", "-serial"],
+        input=shown.stdout,
+        capture_output=True,
+        check=True,
+    )
+    return f"{int(serial.stdout.decode().partition('=')[2], 16):x}"

@@ -1,0 +1,224 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A cluster whose storages keep their data in MariaDB, requested as any other.
+
+It takes a compiled MariaDB (tests/unit/compiled_mariadb.py); without one these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Cluster
+from environment import Environment, wait_for
+
+from slapos_wendelin.local.home import DATA_CENTERS
+
+NAME = "mariadb-cluster"
+STORAGES = ("neo-storage-0", "neo-storage-1")
+PARAMETERS = (
+    *("storage-engine=innodb", "storage-count=2", "replicas=1", "partitions=4", "master-count=1"),
+    *("worker-count=0", "mariadb={innodb-io-capacity: 321, innodb-buffer-pool-size: 64MiB}"),
+)
+#: Seconds for three computers to build the release, from compiled parts.
+BUILD_TIME = 400.0
+
+
+@pytest.fixture(scope="module")
+def release(environment: Environment) -> str:
+    """Let all computers build the release that has MariaDB; return its URL."""
+    if not os.environ.get("WENDELIN_COMPILED"):
+        pytest.skip(
+            "WENDELIN_COMPILED names no cache of compiled parts, such as"
+            " ./wendelin build component/mariadb and slapos cache push FOLDER make"
+        )
+    own = environment.cluster.root["release_url"]
+    url = own.replace("/software/wendelin/", "/software/wendelin-mariadb/")
+    for computer in DATA_CENTERS:
+        done = environment.slapos("supply", url, computer)
+        assert done.returncode == 0, done.stderr
+
+    def built() -> bool:
+        software = [each for each in environment.master.status()["software"] if each["url"] == url]
+        errors = [each["error"] for each in software if each["reported_state"] == "error"]
+        assert not errors, errors
+        return [each["reported_state"] for each in software] == ["available"] * len(DATA_CENTERS)
+
+    wait_for(built, "the release is built", BUILD_TIME)
+    return url
+
+
+@pytest.fixture(scope="module")
+def requested(environment: Environment, release: str) -> Iterator[Cluster]:
+    """Yield the cluster, which is gone afterwards."""
+    done = environment.slapos("request", NAME, release, "--parameters", *PARAMETERS)
+    assert done.returncode == 0, done.stderr
+    cluster = Cluster(environment, NAME)
+
+    def is_there() -> bool:
+        return bool(cluster.root["connection"].get("zodb-uri"))
+
+    wait_for(is_there, "the cluster publishes where it is", BUILD_TIME)
+    yield cluster
+    done = environment.slapos("request", NAME, "--state", "destroyed")
+    assert done.returncode == 0, done.stderr
+
+    def is_gone() -> bool:
+        names = [root["reference"] for root in environment.master.instances()]
+        return NAME not in names
+
+    wait_for(is_gone, "the cluster is gone", BUILD_TIME)
+
+
+@pytest.fixture
+def maria(requested: Cluster) -> Iterator[Cluster]:
+    """Yield the cluster, well before and after the test."""
+    requested.wait_until_well()
+    yield requested
+    requested.wait_until_well()
+
+
+def ask(cluster: Cluster, node: str, statement: str) -> str:
+    """Ask the MariaDB of a storage, as the user of its partition."""
+    server = cluster.process(node, "mariadb")
+    client = Path(server.exe()).with_name("mariadb")
+    socket = cluster.folder(node) / "var/run/mariadb.sock"
+    done = subprocess.run(
+        [
+            *(str(client), "--no-defaults", f"--socket={socket}", "--database=neo"),
+            *("--batch", "--skip-column-names", f"--execute={statement}"),
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_objects_are_kept_in_innodb_by_each_storage(maria: Cluster) -> None:
+    maria.write_objects("first")
+    maria.check_objects("first")
+    engines = (
+        "SELECT DISTINCT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
+    )
+    for storage in STORAGES:
+        assert ask(maria, storage, engines) == "InnoDB"
+        # NEO moves what is committed to its place a moment later.
+        moved = partial(ask, maria, storage, "SELECT COUNT(*) > 200 FROM obj")
+        wait_for(lambda ask_again=moved: ask_again() == "1", f"{storage} has the objects")
+        asked = "SELECT @@innodb_flush_log_at_trx_commit, @@innodb_io_capacity"
+        assert ask(maria, storage, asked) == "1\t321"
+
+
+def test_each_storage_has_a_server_of_its_own_that_listens_on_no_port(maria: Cluster) -> None:
+    servers = [maria.process(storage, "mariadb") for storage in STORAGES]
+    assert {Path(server.exe()).name for server in servers} == {"mariadbd"}
+    assert len({server.pid for server in servers}) == len(STORAGES)
+    for storage, server in zip(STORAGES, servers, strict=True):
+        assert Path(server.cwd()).is_relative_to(maria.folder(storage))
+        assert [c for c in server.net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
+
+
+def test_promises_tell_that_the_servers_answer(maria: Cluster) -> None:
+    promises = ("mariadb-answers", "mariadb-crashes", "mariadb-disk", "mariadb-logs-runs")
+    wanted = [(storage, name) for storage in STORAGES for name in promises]
+    found = maria.look_until(*wanted, is_red=False)
+    assert "answers and has InnoDB" in found[STORAGES[0], "mariadb-answers"].message
+
+
+def test_kill_9_of_a_server_loses_nothing_while_a_client_writes(maria: Cluster) -> None:
+    maria.write_objects("used")
+    script = str(Path(__file__).with_name("objects.py"))
+    writer = maria.start_python(script, "use", "used", "200")
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    killed = maria.kill(STORAGES[0], "mariadb")
+    maria.wait_until_well()
+    assert maria.process(STORAGES[0], "mariadb").pid != killed.pid
+    writer.terminate()
+    output, errors = writer.communicate(timeout=120)
+    lines = output.splitlines()
+    assert lines[-1] == "0 wrong", output + errors
+    counts = [int(line) for line in lines[:-1] if line.isdecimal()]
+    # The numbers that were acknowledged: each is one more than the one before.
+    assert counts == list(range(counts[0], counts[0] + len(counts)))
+    maria.check_objects("used")
+
+
+def test_all_killed_at_once_have_all_that_was_acknowledged(maria: Cluster) -> None:
+    maria.write_objects("before")
+    maria.kill("neo-master-0")
+    for storage in STORAGES:
+        maria.kill(storage, "mariadb")
+    maria.wait_until_well()
+    maria.check_objects("before")
+
+
+def test_a_damaged_ibdata1_is_told_by_promise_and_status_and_not_overwritten(
+    environment: Environment, maria: Cluster
+) -> None:
+    storage = STORAGES[1]
+    maria.write_objects("precious")
+    path = maria.folder(storage) / "srv/mariadb/data/ibdata1"
+    with environment.unattended(maria.computer(storage)):
+        maria.kill(storage, "mariadb")
+        good = path.read_bytes()
+        damaged = good[:64] + b"\xff" * 200_000 + good[200_064:]
+        path.write_bytes(damaged)
+    found = maria.look_until((storage, "mariadb-answers"), is_red=True)
+    assert re.search(
+        "MariaDB does not answer; it said: .*ibdata1", found[storage, "mariadb-answers"].message
+    )
+    wait_for(lambda: "ibdata1" in maria.error(storage), "the master is told")
+    status = environment.slapos("cluster", "status", NAME)
+    assert "ibdata1" in status.stdout
+    maria.check_objects("precious")
+    assert path.read_bytes() == damaged
+    path.write_bytes(good)
+
+
+def test_another_engine_is_refused_after_creation(environment: Environment, maria: Cluster) -> None:
+    done = environment.slapos("request", NAME, "--parameters", "storage-engine=rocksdb")
+    assert done.returncode == 1
+    sentence = "storage-engine: cannot be changed after creation (it is innodb, not rocksdb)"
+    assert sentence in done.stderr
+    assert maria.root["parameters"]["storage-engine"] == "innodb"
+
+
+@pytest.mark.usefixtures("requested")
+def test_an_unknown_setting_is_refused_with_the_nearest_one(environment: Environment) -> None:
+    setting = "mariadb={innodb-io-capacty: 200}"
+    done = environment.slapos("request", NAME, "--parameters", setting)
+    assert done.returncode == 1
+    assert "mariadb.innodb-io-capacty: unknown key, did you mean innodb-io-capacity?" in done.stderr
+
+
+@pytest.mark.usefixtures("requested")
+def test_relaxed_durability_is_planned_with_what_may_be_lost(environment: Environment) -> None:
+    change = ("--parameters", "durability=relaxed")
+    done = environment.slapos("cluster", "plan", NAME, *change)
+    assert done.returncode == 2, done.stderr
+    assert "Caution: durability relaxed: a computer that loses power" in done.stdout
+    done = environment.slapos("cluster", "plan", NAME, *change, "--json")
+    assert "loses power" in json.loads(done.stdout)["cautions"][0]
+
+
+def test_a_release_without_mariadb_says_which_one_has_it(environment: Environment) -> None:
+    done = environment.slapos(
+        *("request", "other", "wendelin-cluster", "--parameters", "storage-engine=innodb")
+    )
+    assert done.returncode == 1
+    assert (
+        'storage-engine: "innodb" must be one of sqlite:'
+        " this release lacks it, request software/wendelin-mariadb" in done.stderr
+    )
