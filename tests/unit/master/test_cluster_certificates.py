@@ -272,6 +272,16 @@ def test_a_master_in_clear_signs_nothing_and_the_cluster_goes_without(cloud: Clo
     assert not (tmp_path / "tls").exists()
 
 
+def test_a_cluster_with_certificates_refuses_to_speak_in_clear_when_a_master_says_so(
+    cloud: Cloud, zurich: SecureCloud, tmp_path: Path
+):
+    one = node(zurich, "kept-secret", tmp_path)
+    one.options |= {"url": cloud.url, "cert": "", "key": ""}
+    with pytest.raises(UserError, match=f"signs nothing.*{one.folder}.*speak in clear"):
+        one.process()
+    assert not shake_hands(one.folder, one.folder)
+
+
 def test_a_new_generation_is_known_to_all_before_it_signs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
