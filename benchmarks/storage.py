@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compare FileStorage, ZEO and NEO on this machine: commits, cold objects, blocks of arrays.
+"""Compare NEO with FileStorage, ZEO, RelStorage and MariaDB: commits, objects, blocks of arrays.
 
 The servers run on the loopback address with their files in a temporary folder. The rounds of all
 storages are interleaved, each figure is the median of the rounds, and every measure has a client
@@ -23,32 +23,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from persistent import Persistent
-from persistent.mapping import PersistentMapping
+import storage_sql
+import storage_zodb
 from rounds import interrupt
+from storage_servers import ALWAYS, ON_MARIADB, storages
+from storage_sizes import CLIENTS
 
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
 from slapos_wendelin.neo import client, memory
-from slapos_wendelin.neo.blocks import Block
-from slapos_wendelin.neo.servers import NeoCluster, ZeoServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-#: Seconds for which clients commit one small change after another.
-COMMIT_SECONDS = 2.0
-
-#: Clients that commit at the same time.
-CLIENTS = 4
-
-#: Small objects that are read one by one.
-OBJECTS = 2000
-
-BLOCKS = 32
-BLOCK_BYTES = 2 * 2**20
-BLOCKS_PER_COMMIT = 4
 
 PEER = "ZEO"
 
@@ -61,89 +45,10 @@ COLUMNS = {
 }
 
 
-def prepare(uri: str) -> None:
-    """Make the objects that are changed and read."""
-
-    def make(root: PersistentMapping) -> None:
-        root["counters"] = [PersistentMapping(value=0) for _ in range(CLIENTS)]
-        root["objects"] = [PersistentMapping(text=f"{n:0100}") for n in range(OBJECTS)]
-        root["blocks"] = [Block() for _ in range(BLOCKS)]
-
-    client.run(uri, make)
-
-
-def commit_for_a_while(uri: str, number: int) -> float:
-    """Return how many small changes a client commits in a second."""
-    with client.connection(uri) as connection:
-        counter = connection.root()["counters"][number]
-        counter["value"] += 1
-        connection.transaction_manager.commit()
-        wait_for_start()
-        start = time.perf_counter()
-        commits = 0
-        while time.perf_counter() - start < COMMIT_SECONDS:
-            counter["value"] += 1
-            connection.transaction_manager.commit()
-            commits += 1
-        return commits / (time.perf_counter() - start)
-
-
-def read_objects(uri: str, _: int) -> float:
-    """Return how many small objects a client reads in a second, one by one."""
-    with client.connection(uri) as connection:
-        objects: list[Persistent] = connection.root()["objects"]
-        wait_for_start()
-        start = time.perf_counter()
-        for found in objects:
-            found._p_activate()  # noqa: SLF001 - public by ZODB's convention
-        return len(objects) / (time.perf_counter() - start)
-
-
-def write_blocks(uri: str, _: int) -> float:
-    """Return how many megabytes of blocks a client writes in a second, in several commits."""
-    contents = [os.urandom(BLOCK_BYTES) for _ in range(BLOCKS)]
-    with client.connection(uri) as connection:
-        blocks = connection.root()["blocks"]
-        wait_for_start()
-        start = time.perf_counter()
-        for number, (block, content) in enumerate(zip(blocks, contents, strict=True), 1):
-            block.data = content
-            if number % BLOCKS_PER_COMMIT == 0:
-                connection.transaction_manager.commit()
-        return BLOCKS * BLOCK_BYTES / 1e6 / (time.perf_counter() - start)
-
-
-def read_blocks(uri: str, _: int) -> float:
-    """Return how many megabytes of blocks a client reads in a second."""
-    with client.connection(uri) as connection:
-        blocks: list[Block] = connection.root()["blocks"]
-        wait_for_start()
-        start = time.perf_counter()
-        size = sum(len(block.read() or b"") for block in blocks)
-        seconds = time.perf_counter() - start
-    if size != BLOCKS * BLOCK_BYTES:
-        raise CommandError(f"{size} bytes of blocks were read", "report this with the output")
-    return size / 1e6 / seconds
-
-
-MEASURES: dict[str, Callable[[str, int], float]] = {
-    "commits": commit_for_a_while,
-    "objects": read_objects,
-    "write": write_blocks,
-    "read": read_blocks,
-}
-
-
-def wait_for_start() -> None:
-    """In a client process: tell that everything is ready, and begin with the others."""
-    print("ready", flush=True)
-    if not sys.stdin.readline():
-        sys.exit("the benchmark has ended")
-
-
 def be_client(measure: str, uri: str, number: int) -> None:
     """Be a client process: print the figure."""
-    figure = MEASURES[measure](uri, number)
+    kind = storage_sql if uri.startswith(storage_sql.SCHEME) else storage_zodb
+    figure = kind.MEASURES[measure](uri, number)
     client.close_databases()
     print(figure, flush=True)
 
@@ -205,48 +110,24 @@ def measure_fsync(folder: Path) -> float:
     return statistics.median(times)
 
 
-@contextlib.contextmanager
-def storages(folder: Path) -> Iterator[dict[str, str]]:
-    """Start the servers and yield the address of each storage."""
-    with contextlib.ExitStack() as servers:
-        found = {"FileStorage": f"file://{new_folder(folder, 'file')}/data.fs"}
-        found["ZEO"] = servers.enter_context(ZeoServer(new_folder(folder, "zeo"))).uri
-        neo = servers.enter_context(NeoCluster(new_folder(folder, "neo"))).uri
-        found["NEO on SQLite"] = neo
-        neo = servers.enter_context(NeoCluster(new_folder(folder, "neo-zlib"))).uri
-        found["NEO on SQLite, zlib"] = f"{neo}?compress=true"
-        for uri in found.values():
-            prepare(uri)
-        client.close_databases()
-        yield found
-
-
-def new_folder(folder: Path, name: str) -> Path:
-    """Make a folder and return it."""
-    path = folder / name
-    path.mkdir()
-    return path
-
-
 def measure_storage(name: str, uri: str) -> dict[str, float]:
     """Do one round with a storage."""
     result = {}
-    for measure in MEASURES:
+    for measure in storage_zodb.MEASURES:
         result[measure] = run_clients(measure, uri)
         if measure == "commits" and name != "FileStorage":
             result["commits_of_many"] = run_clients(measure, uri, CLIENTS)
     return result
 
 
-def benchmark(folder: Path, rounds: int, names: list[str]) -> dict[str, Any]:
+def benchmark(folder: Path, rounds: int, names: list[str], mariadb: Path | None) -> dict[str, Any]:
     """Measure all storages and return the medians, the ratios to ZEO and the rounds."""
     figures: dict[str, dict[str, list[float]]] = {}
     fsync = []
-    with storages(folder) as found:
-        chosen = {name: uri for name, uri in found.items() if name in names}
+    with storages(folder, names, mariadb) as found:
         for number in range(rounds):
             fsync.append(measure_fsync(folder))
-            for name, uri in chosen.items():
+            for name, uri in found.items():
                 print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
                 for measure, figure in measure_storage(name, uri).items():
                     figures.setdefault(name, {}).setdefault(measure, []).append(figure)
@@ -292,12 +173,19 @@ def main() -> int:
         measure, uri, number = sys.argv[2:]
         be_client(measure, uri, int(number))
         return 0
-    every = ["FileStorage", "ZEO", "NEO on SQLite", "NEO on SQLite, zlib"]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each storage (5)")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument(
-        "--storage", action="append", choices=every, help="measure this one only; may be repeated"
+        "--storage",
+        action="append",
+        choices=ALWAYS + ON_MARIADB,
+        help="measure this one only; may be repeated",
+    )
+    parser.add_argument(
+        "--mariadb",
+        type=Path,
+        help="folder of a MariaDB of component/mariadb: measures what needs one, too; not as root",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     arguments = parser.parse_args()
@@ -305,8 +193,12 @@ def main() -> int:
     try:
         if arguments.rounds < 1:
             raise ParameterError(f"--rounds is {arguments.rounds}", "give at least 1")
+        mariadb = arguments.mariadb
+        if mariadb and os.getuid() == 0:
+            raise ParameterError("MariaDB does not run as root", "run this as an ordinary user")
+        names = arguments.storage or [*ALWAYS, *(ON_MARIADB if mariadb else ())]
         with tempfile.TemporaryDirectory(prefix="storage-", dir=arguments.folder) as folder:
-            result = benchmark(Path(folder), arguments.rounds, arguments.storage or every)
+            result = benchmark(Path(folder), arguments.rounds, names, mariadb)
     except WendelinError as error:
         print(f"storage: {error}", file=sys.stderr)
         return error.exit_status

@@ -20,9 +20,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.mariadb.place import Place, server_user
 from slapos_wendelin.neo import client, memory
 
 if TYPE_CHECKING:
@@ -146,11 +147,48 @@ class ZeoServer(Servers):
         ]
 
 
+class Engine(NamedTuple):
+    """What servers of MariaDB are started with.
+
+    :param name: `innodb` or `rocksdb`.
+    :param software: the folder of the MariaDB.
+    :param share: how many servers of this machine share its memory.
+    """
+
+    name: str
+    software: Path
+    share: int = 1
+
+
+class MariadbServer(Server):
+    """A MariaDB that is configured as that of a storage node. Root is refused, by MariaDB.
+
+    :param folder: is made; its path is short enough for a socket.
+    """
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.place = Place(folder)
+        for path in (self.place.folder, self.place.socket, self.place.error_log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        command = ["python", "-m", "slapos_wendelin.mariadb.start"]
+        command += [f"--software={engine.software}", f"--partition={folder}"]
+        super().__init__(
+            folder, "mariadb", [*command, f"--engine={engine.name}", f"--share={engine.share}"]
+        )
+
+    def waiting(self, program: str) -> list[str]:
+        """Return what starts a program of this environment once the server answers."""
+        path = Path(sys.executable).with_name(program)
+        wait = ["python", "-m", "slapos_wendelin.mariadb.wait"]
+        return [*wait, "--socket", str(self.place.socket), "--", str(path)]
+
+
 class NeoCluster(Servers):
-    """A NEO cluster on SQLite.
+    """A NEO cluster on SQLite, or on a MariaDB for each storage.
 
     :param master_count: three, if the cluster shall go on without one of them.
     :param replicas: copies of each NEO partition beside the first one.
+    :param engine: that of MariaDB; None for SQLite.
     """
 
     def __init__(
@@ -161,8 +199,14 @@ class NeoCluster(Servers):
         master_count: int = 1,
         partitions: int = 12,
         replicas: int = 0,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__()
+        self.engine = engine
+        self.databases = [
+            MariadbServer(folder / f"mariadb-{number}", engine)
+            for number in range(storage_count if engine else 0)
+        ]
         ports = free_ports(master_count + storage_count)
         masters = [f"127.0.0.1:{port}" for port in ports[:master_count]]
         name = f"test-{secrets.token_hex(4)}"
@@ -178,7 +222,7 @@ class NeoCluster(Servers):
             self._storage(folder, number, [*common, "--bind", f"127.0.0.1:{port}"])
             for number, port in enumerate(ports[master_count:])
         ]
-        self.servers = self.masters + self.storages
+        self.servers = self.databases + self.masters + self.storages
 
     @staticmethod
     def _master(folder: Path, number: int, arguments: list[str]) -> Server:
@@ -186,12 +230,17 @@ class NeoCluster(Servers):
         quorum = ["--quorum", str(folder / f"master-{number}.json")]
         return Server(folder, f"master-{number}", ["neomaster", *arguments, *quorum])
 
-    @staticmethod
-    def _storage(folder: Path, number: int, arguments: list[str]) -> Server:
+    def _storage(self, folder: Path, number: int, arguments: list[str]) -> Server:
         """Return a storage node with a database of its own."""
-        database = folder / f"storage-{number}.sqlite"
-        kind = ["--adapter", "SQLite", "--database", str(database)]
-        return Server(folder, f"storage-{number}", ["neostorage", *arguments, *kind])
+        name = f"storage-{number}"
+        if not self.databases:
+            kind = ["--adapter", "SQLite", "--database", str(folder / f"{name}.sqlite")]
+            return Server(folder, name, ["neostorage", *arguments, *kind])
+        database = self.databases[number]
+        engine = {"innodb": "InnoDB", "rocksdb": "RocksDB"}[self.engine.name]
+        address = f"{server_user()}@neo{database.place.socket}"
+        kind = ["--adapter", "MySQL", "--engine", engine, "--database", address]
+        return Server(folder, name, [*database.waiting("neostorage"), *arguments, *kind])
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: slapos_wendelin contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much the measures of storages write and read, and how client processes begin together."""
+
+from __future__ import annotations
+
+import sys
+
+#: Seconds for which clients commit one small change after another.
+COMMIT_SECONDS = 2.0
+
+#: Clients that commit at the same time.
+CLIENTS = 4
+
+#: Small objects that are read one by one.
+OBJECTS = 2000
+
+BLOCKS = 32
+BLOCK_BYTES = 2 * 2**20
+BLOCKS_PER_COMMIT = 4
+
+#: Megabytes of all blocks.
+BLOCKS_SIZE = BLOCKS * BLOCK_BYTES / 1e6
+
+
+def wait_for_start() -> None:
+    """In a client process: tell that everything is ready, and begin with the others."""
+    print("ready", flush=True)
+    if not sys.stdin.readline():
+        sys.exit("the benchmark has ended")
