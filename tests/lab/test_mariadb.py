@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import Cluster
+from cluster import OBJECTS, Cluster, copies
 from environment import Environment, wait_for
 
 from slapos_wendelin.local.home import DATA_CENTERS
@@ -30,6 +30,8 @@ PARAMETERS = (
 )
 #: Seconds for three computers to build the release, from compiled parts.
 BUILD_TIME = 400.0
+#: Seconds in which a storage has to be well elsewhere.
+MOVING_TIME = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +138,17 @@ def test_promises_tell_that_the_servers_answer(maria: Cluster) -> None:
     assert "answers and has InnoDB" in found[STORAGES[0], "mariadb-answers"].message
 
 
-def test_kill_9_of_a_server_loses_nothing_while_a_client_writes(maria: Cluster) -> None:
-    maria.write_objects("used")
-    script = str(Path(__file__).with_name("objects.py"))
-    writer = maria.start_python(script, "use", "used", "200")
+def start_to_write(cluster: Cluster, name: str) -> subprocess.Popen[str]:
+    """Start a client that counts up in the objects of that name."""
+    cluster.write_objects(name)
+    writer = cluster.start_python(str(OBJECTS), "use", name, "200")
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"
-    killed = maria.kill(STORAGES[0], "mariadb")
-    maria.wait_until_well()
-    assert maria.process(STORAGES[0], "mariadb").pid != killed.pid
+    return writer
+
+
+def check_written(writer: subprocess.Popen[str]) -> None:
+    """End a client, and check that it has read nothing wrong and lost no count."""
     writer.terminate()
     output, errors = writer.communicate(timeout=120)
     lines = output.splitlines()
@@ -152,7 +156,33 @@ def test_kill_9_of_a_server_loses_nothing_while_a_client_writes(maria: Cluster) 
     counts = [int(line) for line in lines[:-1] if line.isdecimal()]
     # The numbers that were acknowledged: each is one more than the one before.
     assert counts == list(range(counts[0], counts[0] + len(counts)))
+
+
+def test_kill_9_of_a_server_loses_nothing_while_a_client_writes(maria: Cluster) -> None:
+    writer = start_to_write(maria, "used")
+    killed = maria.kill(STORAGES[0], "mariadb")
+    maria.wait_until_well()
+    assert maria.process(STORAGES[0], "mariadb").pid != killed.pid
+    check_written(writer)
     maria.check_objects("used")
+
+
+def test_a_storage_is_moved_to_another_computer_while_a_client_writes(
+    environment: Environment, maria: Cluster
+) -> None:
+    writer = start_to_write(maria, "moved")
+    before = maria.nodes()[STORAGES[0]]
+    move = ("cluster", "move", before["guid"], "--yes", "--wait")
+    done = environment.slapos(*move, seconds=MOVING_TIME)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = maria.wait_until_well()
+    assert maria.computer(STORAGES[0]) != before["computer"]
+    assert list(copies(state)) == [2] * 4
+    check_written(writer)
+    # Nothing of it is where it was: what is read comes from the server that was made anew.
+    moved = partial(ask, maria, STORAGES[0], "SELECT COUNT(*) > 200 FROM obj")
+    wait_for(lambda: moved() == "1", "the moved storage has the objects")
+    maria.check_objects("moved")
 
 
 def test_all_killed_at_once_have_all_that_was_acknowledged(maria: Cluster) -> None:
