@@ -58,7 +58,8 @@ def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
         "replicas": parameters["replicas"],
         "storage-count": parameters["storage-count"],
     }
-    storage = cluster | _engine(parameters)
+    bandwidth = _bytes(parameters["replication-bandwidth"])
+    storage = cluster | {"replication-bandwidth": bandwidth} | _engine(parameters)
     worker = {
         "memory-limit": parameters["worker-memory-limit"],
         "threads": parameters["worker-threads"],
@@ -105,6 +106,14 @@ def _engine(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if parameters["storage-engine"] == "sqlite":
         return engine
     return engine | {key: parameters[key] for key in ("durability", "mariadb")}
+
+
+def _bytes(amount: str) -> int:
+    """Return how many bytes an amount with its unit are; 0 for one that is unlimited."""
+    for power, unit in ((2, "MiB"), (3, "GiB")):
+        if amount.endswith(unit):
+            return int(amount.removesuffix(unit)) * 1024**power
+    return 0
 
 
 def _several(software_type: str, count: int, configuration: dict[str, Any]) -> list[Node]:

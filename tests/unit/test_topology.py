@@ -105,6 +105,7 @@ def test_a_pattern_that_names_no_node_is_refused():
 def test_storages_on_mariadb_are_told_of_durability_and_settings_others_are_not():
     assert nodes_of()["neo-storage-0"].configuration == {
         "cluster": "wendelin",
+        "replication-bandwidth": 0,
         "storage-engine": "sqlite",
     }
     path = REPOSITORY / "software" / "wendelin-mariadb" / "instance-cluster-input-schema.json"
@@ -114,9 +115,18 @@ def test_storages_on_mariadb_are_told_of_durability_and_settings_others_are_not(
     assert nodes["neo-storage-0"].configuration == {
         "cluster": "wendelin",
         "durability": "safe",
+        "replication-bandwidth": 0,
         **given,
     }
     assert "storage-engine" not in nodes["neo-master-0"].configuration
+
+
+@pytest.mark.parametrize(
+    ("amount", "in_bytes"), [("unlimited", 0), ("20MiB", 20 * 2**20), ("2GiB", 2 * 2**30)]
+)
+def test_storages_are_told_in_bytes_what_they_may_send_to_others(amount, in_bytes):
+    storage = nodes_of(**{"replication-bandwidth": amount})["neo-storage-2"]
+    assert storage.configuration["replication-bandwidth"] == in_bytes
 
 
 def test_templates_get_plain_data():
