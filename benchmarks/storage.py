@@ -28,7 +28,7 @@ from typing import Any
 import storage_sql
 import storage_zodb
 from rounds import interrupt
-from storage_servers import ALWAYS, ON_MARIADB, storages
+from storage_servers import ALWAYS, ON_MARIADB, ON_POSTGRESQL, storages
 from storage_sizes import CLIENTS
 
 from slapos_wendelin.errors import CommandError, ParameterError, WendelinError
@@ -179,7 +179,7 @@ def main() -> int:
     parser.add_argument(
         "--storage",
         action="append",
-        choices=ALWAYS + ON_MARIADB,
+        choices=[*ALWAYS, ON_POSTGRESQL, *ON_MARIADB],
         help="measure this one only; may be repeated",
     )
     parser.add_argument(
@@ -195,8 +195,9 @@ def main() -> int:
             raise ParameterError(f"--rounds is {arguments.rounds}", "give at least 1")
         mariadb = arguments.mariadb
         if mariadb and os.getuid() == 0:
-            raise ParameterError("MariaDB does not run as root", "run this as an ordinary user")
-        names = arguments.storage or [*ALWAYS, *(ON_MARIADB if mariadb else ())]
+            raise ParameterError("databases do not run as root", "run this as an ordinary user")
+        with_mariadb = (ON_POSTGRESQL, *ON_MARIADB) if mariadb else ()
+        names = arguments.storage or [*ALWAYS, *with_mariadb]
         with tempfile.TemporaryDirectory(prefix="storage-", dir=arguments.folder) as folder:
             result = benchmark(Path(folder), arguments.rounds, names, mariadb)
     except WendelinError as error:

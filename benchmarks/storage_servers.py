@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import storage_sql
 import storage_zodb
+from relstorage_server import RelStorageServer
 
 from slapos_wendelin.errors import CommandError, ParameterError
-from slapos_wendelin.mariadb.place import server_user
 from slapos_wendelin.mariadb.wait import answers
 from slapos_wendelin.neo import client
 from slapos_wendelin.neo.servers import (
@@ -25,7 +25,7 @@ from slapos_wendelin.neo.servers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 #: Those that are always there.
@@ -37,10 +37,12 @@ ALWAYS = (
     "NEO on SQLite, 1 replica",
 )
 
+#: That which wants a PostgreSQL.
+ON_POSTGRESQL = "RelStorage on PostgreSQL"
+
 #: Those that want a MariaDB.
 ON_MARIADB = (
     "MariaDB alone",
-    "RelStorage on MariaDB",
     "NEO on InnoDB",
     "NEO on InnoDB, 1 replica",
     "NEO on RocksDB",
@@ -82,9 +84,12 @@ def _storage(name: str, folder: Path, mariadb: Path | None) -> Iterator[str]:
     elif kind == "ZEO":
         with ZeoServer(folder) as server:
             yield server.uri
-    elif kind in _SERVERS:
+    elif kind == ON_POSTGRESQL:
+        with RelStorageServer(folder) as server:
+            yield server.uri
+    elif kind == "MariaDB alone":
         with _mariadb(folder, mariadb) as server:
-            yield _SERVERS[kind](server)
+            yield f"{storage_sql.SCHEME}{server.place.socket}"
     else:
         engine = kind.removeprefix("NEO on ").lower()
         on = None if engine == "sqlite" else Engine(engine, mariadb, _SHARE)
@@ -105,19 +110,3 @@ def _mariadb(folder: Path, mariadb: Path) -> Iterator[MariadbServer]:
                 raise CommandError("MariaDB does not start", f"see {server.place.error_log}")
             time.sleep(0.1)
         yield server
-
-
-def _relstorage(server: MariadbServer) -> str:
-    """Return the address of a RelStorage."""
-    return f"mysql://{server_user()}@localhost/neo?unix_socket={server.place.socket}"
-
-
-def _sql(server: MariadbServer) -> str:
-    """Return the address of the server itself."""
-    return f"{storage_sql.SCHEME}{server.place.socket}"
-
-
-_SERVERS: dict[str, Callable[[MariadbServer], str]] = {
-    "MariaDB alone": _sql,
-    "RelStorage on MariaDB": _relstorage,
-}
