@@ -167,6 +167,7 @@ class MariadbServer(Server):
     """
 
     def __init__(self, folder: Path, engine: Engine) -> None:
+        self.engine = engine.name
         self.place = Place(folder)
         for path in (self.place.folder, self.place.socket, self.place.error_log):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,11 +203,10 @@ class NeoCluster(Servers):
         engine: Engine | None = None,
     ) -> None:
         super().__init__()
-        self.engine = engine
-        self.databases = [
-            MariadbServer(folder / f"mariadb-{number}", engine)
-            for number in range(storage_count if engine else 0)
-        ]
+        self.databases: list[MariadbServer] = []
+        if engine is not None:
+            places = [folder / f"mariadb-{number}" for number in range(storage_count)]
+            self.databases = [MariadbServer(place, engine) for place in places]
         ports = free_ports(master_count + storage_count)
         masters = [f"127.0.0.1:{port}" for port in ports[:master_count]]
         name = f"test-{secrets.token_hex(4)}"
@@ -237,7 +237,7 @@ class NeoCluster(Servers):
             kind = ["--adapter", "SQLite", "--database", str(folder / f"{name}.sqlite")]
             return Server(folder, name, ["neostorage", *arguments, *kind])
         database = self.databases[number]
-        engine = {"innodb": "InnoDB", "rocksdb": "RocksDB"}[self.engine.name]
+        engine = {"innodb": "InnoDB", "rocksdb": "RocksDB"}[database.engine]
         address = f"{server_user()}@neo{database.place.socket}"
         kind = ["--adapter", "MySQL", "--engine", engine, "--database", address]
         return Server(folder, name, [*database.waiting("neostorage"), *arguments, *kind])

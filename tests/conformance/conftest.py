@@ -15,8 +15,6 @@ from neo_suite import NeoRuns, build_environment, submitted
 
 # slapos.core's tests import the package of that name, which became unittest.mock long ago.
 sys.modules.setdefault("mock", unittest.mock)
-# The compiled MariaDB is found there.
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import slapos_wendelin
 from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.namespaces import Place
 from slapos_wendelin.lab.polling import until
@@ -64,6 +65,11 @@ for record in open_storage().iterator():
     print((record.description or b"").decode())
 """
 
+#: Our modules, some of which start MariaDB, and the user who has its data.
+MODULES = Path(slapos_wendelin.__file__).parent
+USER = "nobody"
+SOCKET = "/var/neo/var/run/mariadb.sock"
+
 
 @dataclass(frozen=True)
 class Word:
@@ -105,7 +111,19 @@ class Writer:
 class NeoOverHosts:
     """A cluster with a master and a storage on each of three hosts, all of which have all data."""
 
-    def __init__(self, lab: Lab, hosts: list[Host], python: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        hosts: list[Host],
+        python: Path,
+        folder: Path,
+        mariadb: Path | None = None,
+    ) -> None:
+        """Describe a cluster.
+
+        :param mariadb: where each storage has a server of its own from; None for SQLite.
+        """
+        self.mariadb = mariadb
         self.lab = lab
         self.hosts = {host.name: host for host in hosts}
         self.python = python
@@ -118,14 +136,17 @@ class NeoOverHosts:
 
     def install(self) -> None:
         """Copy the environment to the hosts, to the same place."""
-        environment = self.python.parents[1]
+        folders = [self.python.parents[1], *([self.mariadb, MODULES] if self.mariadb else [])]
         for host in self.hosts.values():
-            target = host.path(environment)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(environment, target, symlinks=True)
+            for folder in folders:
+                target = host.path(folder)
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copytree(folder, target, symlinks=True)
             shutil.rmtree(host.path("/var/neo"), ignore_errors=True)
-            host.path("/var/neo").mkdir(parents=True)
+            for path in ("srv", "var/run", "var/log"):
+                host.path(f"/var/neo/{path}").mkdir(parents=True)
+            host.run("chown", "-R", USER, "/var/neo")
 
     def start(self) -> None:
         """Start all programs and wait until every storage has everything."""
@@ -138,16 +159,37 @@ class NeoOverHosts:
         """Start the master and the storage of a host."""
         sizes = ("--partitions=6", "--replicas=2", "--autostart=3", "--quorum=quorum.json")
         self._program(host, "master", "neomaster", f"--bind={host.address}:12051", *sizes)
-        database = ("--adapter=SQLite", "--database=neo.sqlite")
-        place = f"--data-center={host.data_center}"
-        bind = f"--bind={host.address}:12053"
-        self._program(host, "storage", "neostorage", bind, *database, place)
+        place = (f"--data-center={host.data_center}", f"--bind={host.address}:12053")
+        if self.mariadb is None:
+            database = ("--adapter=SQLite", "--database=neo.sqlite")
+            self._program(host, "storage", "neostorage", *place, *database)
+            return
+        server = ("--partition=/var/neo", f"--software={self.mariadb}", "--engine=innodb")
+        self._start(host, "mariadb", *self._as_user("slapos_wendelin.mariadb.start"), *server)
+        wait = (*self._as_user("slapos_wendelin.mariadb.wait"), f"--socket={SOCKET}", "--")
+        database = ("--adapter=MySQL", f"--database={USER}@neo{SOCKET}")
+        self._program(host, "storage", "neostorage", *place, *database, before=wait)
 
-    def _program(self, place: Place, name: str, program: str, *options: str) -> None:
+    def _as_user(self, module: str) -> tuple[str, ...]:
+        """Return the command that runs a module as the user who has the data, not as root."""
+        user = ("setpriv", f"--reuid={USER}", "--regid=nogroup", "--clear-groups", "--")
+        return (*user, "env", f"PYTHONPATH={MODULES.parent}", str(self.python), "-m", module)
+
+    def _program(
+        self, place: Place, name: str, program: str, *options: str, before: tuple[str, ...] = ()
+    ) -> None:
+        """Start a program of NEO.
+
+        :param before: the command that starts it.
+        """
         common = ("--cluster=cut", f"--masters={self.masters}", f"--logfile={name}.log")
+        self._start(place, name, *before, str(self.python.with_name(program)), *common, *options)
+
+    def _start(self, place: Place, name: str, *command: str) -> None:
+        """Start a program; what it prints goes to a log of this machine."""
         with (self.folder / f"{place.name}-{name}.log").open("ab") as log:
             process = place.popen(
-                [str(self.python.with_name(program)), *common, *options],
+                command,
                 cwd=self.folder if place is self.lab.master else "/var/neo",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -255,10 +297,12 @@ def _cells(table: str) -> str:
 
 
 @contextmanager
-def running_neo(lab: Lab, python: Path, folder: Path) -> Iterator[NeoOverHosts]:
+def running_neo(
+    lab: Lab, python: Path, folder: Path, mariadb: Path | None = None
+) -> Iterator[NeoOverHosts]:
     """Run a cluster on the first host of each data center."""
     hosts = [center.hosts[0] for center in lab.data_centers.values()]
-    neo = NeoOverHosts(lab, hosts, python, folder)
+    neo = NeoOverHosts(lab, hosts, python, folder, mariadb)
     try:
         neo.install()
         neo.start()

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from compiled_mariadb import find_compiled
 from neo_history import NeoOverHosts, check_history, check_replicas, running_neo
 from neo_suite import build_environment
 
@@ -20,16 +22,30 @@ Report = Callable[[str], None]
 LEASE = 6
 
 
-@pytest.fixture(scope="module")
-def neo_python() -> Path:
-    """Return a Python that has the wheel of component/neoppod."""
-    return Path(build_environment())
+@dataclass(frozen=True)
+class Engine:
+    """What storages run on: a Python that has NEO, and a MariaDB unless it is SQLite."""
+
+    python: Path
+    mariadb: Path | None = None
+
+
+@pytest.fixture(scope="module", params=["sqlite", "innodb"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Return each engine; that of MariaDB only where it is compiled."""
+    if request.param == "sqlite":
+        return Engine(Path(build_environment()))
+    compiled = find_compiled(tmp_path_factory.mktemp("buildout"))
+    if isinstance(compiled, str):
+        pytest.skip(compiled)
+    python = build_environment("-mariadb", (compiled.wheel,))
+    return Engine(Path(python), compiled.mariadb)
 
 
 @pytest.fixture
-def neo(lab: Lab, neo_python: Path, tmp_path: Path) -> Iterator[NeoOverHosts]:
+def neo(lab: Lab, engine: Engine, tmp_path: Path) -> Iterator[NeoOverHosts]:
     """Yield a cluster over three data centers, with a client that writes in each."""
-    with running_neo(lab, neo_python, tmp_path) as running:
+    with running_neo(lab, engine.python, tmp_path, engine.mariadb) as running:
         running.write_from_everywhere()
         yield running
 
