@@ -12,8 +12,9 @@ COMMIT_SECONDS = 2.0
 #: Clients that commit at the same time.
 CLIENTS = 4
 
-#: Small objects that are read one by one.
+#: Small objects that are read one by one, for so many seconds at most.
 OBJECTS = 2000
+OBJECTS_SECONDS = 10.0
 
 BLOCKS = 32
 BLOCK_BYTES = 2 * 2**20

@@ -108,8 +108,11 @@ class Writer:
         return max((after - before for before, after in pairwise(times)), default=0.0)
 
 
+PARTITIONS = 6
+
+
 class NeoOverHosts:
-    """A cluster with a master and a storage on each of three hosts, all of which have all data."""
+    """A cluster with a master and a storage on each of three hosts."""
 
     def __init__(
         self,
@@ -117,13 +120,17 @@ class NeoOverHosts:
         hosts: list[Host],
         python: Path,
         folder: Path,
+        *,
         mariadb: Path | None = None,
+        replicas: int = 2,
     ) -> None:
         """Describe a cluster.
 
         :param mariadb: where each storage has a server of its own from; None for SQLite.
+        :param replicas: with two, all hosts have all data.
         """
         self.mariadb = mariadb
+        self.replicas = replicas
         self.lab = lab
         self.hosts = {host.name: host for host in hosts}
         self.python = python
@@ -157,8 +164,9 @@ class NeoOverHosts:
 
     def start_nodes(self, host: Host) -> None:
         """Start the master and the storage of a host."""
-        sizes = ("--partitions=6", "--replicas=2", "--autostart=3", "--quorum=quorum.json")
-        self._program(host, "master", "neomaster", f"--bind={host.address}:12051", *sizes)
+        sizes = (f"--partitions={PARTITIONS}", f"--replicas={self.replicas}", "--autostart=3")
+        own = (f"--bind={host.address}:12051", "--quorum=quorum.json")
+        self._program(host, "master", "neomaster", *own, *sizes)
         place = (f"--data-center={host.data_center}", f"--bind={host.address}:12053")
         if self.mariadb is None:
             database = ("--adapter=SQLite", "--database=neo.sqlite")
@@ -217,9 +225,11 @@ class NeoOverHosts:
         return [name for name in self.hosts if name != than]
 
     def is_whole(self) -> bool:
-        """Say whether every storage has everything, up to date."""
-        table = self.neoctl("print", "pt")
-        return self.neoctl("print", "cluster") == "RUNNING\n" and table.count(" R UUUUUU") == 3
+        """Say whether all copies are there, up to date."""
+        cells = _cells(self.neoctl("print", "pt"))
+        copies = PARTITIONS * (self.replicas + 1)
+        is_running = self.neoctl("print", "cluster") == "RUNNING\n"
+        return is_running and cells.count("U") == copies == len(cells.replace(".", ""))
 
     def write_from_everywhere(self) -> None:
         """Start a client on each host, and wait until each has committed a few times."""
@@ -293,16 +303,16 @@ def check_replicas(neo: NeoOverHosts) -> None:
 
 
 def _cells(table: str) -> str:
-    return "".join(line.rpartition(" ")[2] for line in table.splitlines()[2:])
+    return "".join(line.rpartition(" ")[2] for line in table.splitlines()[1:])
 
 
 @contextmanager
 def running_neo(
-    lab: Lab, python: Path, folder: Path, mariadb: Path | None = None
+    lab: Lab, python: Path, folder: Path, *, mariadb: Path | None = None, replicas: int = 2
 ) -> Iterator[NeoOverHosts]:
     """Run a cluster on the first host of each data center."""
     hosts = [center.hosts[0] for center in lab.data_centers.values()]
-    neo = NeoOverHosts(lab, hosts, python, folder, mariadb)
+    neo = NeoOverHosts(lab, hosts, python, folder, mariadb=mariadb, replicas=replicas)
     try:
         neo.install()
         neo.start()

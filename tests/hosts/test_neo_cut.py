@@ -45,7 +45,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def neo(lab: Lab, engine: Engine, tmp_path: Path) -> Iterator[NeoOverHosts]:
     """Yield a cluster over three data centers, with a client that writes in each."""
-    with running_neo(lab, engine.python, tmp_path, engine.mariadb) as running:
+    with running_neo(lab, engine.python, tmp_path, mariadb=engine.mariadb) as running:
         running.write_from_everywhere()
         yield running
 
