@@ -64,10 +64,10 @@ def read_objects(uri: str, _: int) -> float:
         objects: list[Persistent] = connection.root()["objects"]
         wait_for_start()
         start = time.perf_counter()
-        for count, found in enumerate(objects, 1):
-            found._p_activate()  # noqa: SLF001 - public by ZODB's convention
-            if time.perf_counter() - start > OBJECTS_SECONDS:
-                break
+        count = 0
+        while count < len(objects) and time.perf_counter() - start < OBJECTS_SECONDS:
+            objects[count]._p_activate()  # noqa: SLF001 - public by ZODB's convention
+            count += 1
         return count / (time.perf_counter() - start)
 
 
