@@ -47,6 +47,11 @@ class Desk:
         """Whether the keeper has to leave the cluster as it is for now."""
         return any(each.task.is_alone for each in self._works)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something that was asked for is not done yet."""
+        return bool(self._works)
+
     def work(self, control: NeoCTL) -> None:
         """Do the next step of everything that was asked for.
 

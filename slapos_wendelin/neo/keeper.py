@@ -18,6 +18,7 @@ import argparse
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from neo.neoctl.neoctl import NeoCTL, NotReadyException
 
 from slapos_wendelin.neo import certificates
 from slapos_wendelin.neo.channel import Channel
-from slapos_wendelin.neo.control import names, tweak
+from slapos_wendelin.neo.control import names, refused, tweak
 from slapos_wendelin.neo.desk import Desk
 from slapos_wendelin.neo.errors import OperationError
 from slapos_wendelin.neo.master_line import Place
@@ -35,6 +36,9 @@ from slapos_wendelin.neo.tasks import Access
 
 #: Seconds between two looks at the cluster.
 INTERVAL = 2.0
+
+#: Seconds between two looks at how goes what operators have asked for.
+BUSY_INTERVAL = 0.5
 
 #: How many looks in a row have to find that a storage was replaced, until it counts as such.
 REPLACED_LOOKS = 5
@@ -159,7 +163,10 @@ def _channel(options: argparse.Namespace) -> Channel:
 def main() -> None:
     """Look and step for ever, until SIGTERM."""
     options = _options()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    # NEO's logger, which is imported, has taken the place for itself, and shows warnings only.
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = parseNodeAddress(options.admin)
     files = certificates.files_in(options.certificates) if options.certificates else None
@@ -175,6 +182,8 @@ def main() -> None:
                 pass  # no admin or no primary master for now
             except (RuntimeError, OperationError) as error:
                 log.info("the master refused: %s", error)
+            except SystemExit as refusal:
+                log.info("%s", refused(refusal))
             finally:
                 control.close()
             channel.wait(INTERVAL)
@@ -183,13 +192,20 @@ def main() -> None:
 
 
 def _keep(control: NeoCTL, keeper: Keeper, desk: Desk, channel: Channel) -> NoReturn:
-    """Do what is asked for and step, over and over."""
+    """Do what is asked for and step, over and over.
+
+    However often something is asked for, the steps keep their distance: a storage counts as
+    replaced by the number of looks that found it so.
+    """
+    next_step = time.monotonic()
     while True:
         desk.work(control)
-        done = None if desk.is_alone else keeper.step(control)
-        if done:
-            log.info("%s", done)
-        channel.wait(INTERVAL)
+        if not desk.is_alone and time.monotonic() >= next_step:
+            done = keeper.step(control)
+            if done:
+                log.info("%s", done)
+            next_step = time.monotonic() + INTERVAL
+        channel.wait(BUSY_INTERVAL if desk.is_busy else INTERVAL)
 
 
 if __name__ == "__main__":

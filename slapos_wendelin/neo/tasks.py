@@ -123,7 +123,7 @@ class Balance(Task):
         """Tweak when nothing is being copied; count the copies that are under way."""
         found = survey(control)
         try:
-            left_out = _left_out(found, self._without)
+            left_out = self._find_left_out(found)
         except OperationError as error:
             # What goes away in the middle is likely to come back.
             if not self._begun:
@@ -148,10 +148,26 @@ class Balance(Task):
         changed, _ = tweak(control, left_out, dry_run=True)
         if not changed:
             return {"tweaks": self._tweaks, "copied": self._copied, "replicas": found.replicas}
-        tweak(control, left_out)
+        _, rows = tweak(control, left_out)
         self._tweaks += 1
-        self._note(phase="tweaked the partition table")
+        self._most = sum(
+            state == CellStates.OUT_OF_DATE and storage not in left_out
+            for row in rows
+            for storage, state in row
+        )
+        self._note(phase="copying", copying=self._most, most=self._most)
         return None
+
+    def _find_left_out(self, found: Survey) -> list[int]:
+        """Return the storages that do not count; one that has come back counts again."""
+        if self._begun:
+            running = {
+                uuid_str(each)
+                for each, state in found.storages.items()
+                if state == NodeStates.RUNNING
+            }
+            self._without = [each for each in self._without if each not in running]
+        return _left_out(found, self._without)
 
     def _note(self, **progress: Any) -> None:
         """Keep how far it has come; give up when that has been the same for too long."""
