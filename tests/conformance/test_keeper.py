@@ -4,20 +4,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
-from keepers import plain_cluster
-from master_cloud import Cloud, serving
+from master_cloud import serving
+from neo_kept import Kept
 from neo_programs import Cluster, commit, last_value, wait_until
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 #: Prints how many revisions the root of the database has.
 HISTORY = """
@@ -32,85 +26,6 @@ except POSKeyError:
     pass
 print(count)
 """
-
-
-class Kept:
-    """A cluster with a keeper that takes no steps of its own, and a master to ask it at."""
-
-    def __init__(self, cluster: Cluster, cloud: Cloud) -> None:
-        self.cluster = cluster
-        self.client = cloud.client
-        place = plain_cluster(cloud, "cluster").place
-        self.arguments = [
-            # One more storage than there is: until it has come, the keeper itself does nothing.
-            *("--admin", cluster.admin, "--storage-count", "4", "--replicas", "1"),
-            *("--cluster", "demo", "--masters", cluster.masters, "--master-url", place.url),
-            *("--computer", place.computer, "--partition", place.partition),
-        ]
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start the keeper."""
-        command = [self.cluster.programs / "python", "-m", "slapos_wendelin.neo.keeper"]
-        with (self.cluster.folder / "keeper.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.arguments],
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        """End the keeper as a crash would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def look(self, kind: str = "state", **arguments: Any) -> dict[str, Any]:
-        """Return what a look ended with."""
-        return self.end_of(self.client.look_at("cluster", kind, arguments)["operation"])
-
-    def do(self, kind: str, **arguments: Any) -> dict[str, Any]:
-        """Return what an operation ended with."""
-        return self.end_of(self.client.operate("cluster", kind, arguments)["operation"])
-
-    def end_of(self, number: int, *phases: str) -> dict[str, Any]:
-        """Wait until an operation is over, or in one of some phases."""
-        found: list[dict[str, Any]] = []
-
-        def is_over() -> bool:
-            found[:] = [self.client.operation("cluster", number)]
-            is_open = found[0]["state"] in {"waiting", "running"}
-            return not is_open or found[0]["progress"].get("phase") in phases
-
-        wait_until(is_over)
-        return found[0]
-
-    def lose(self, name: str) -> str:
-        """Kill a storage for good; return what NEO calls it."""
-        self.cluster.end(name, signal.SIGKILL)
-        wait_until(lambda: bool(self._down()))
-        return self._down()
-
-    def _down(self) -> str:
-        table = self.cluster.ask("print", "node", "storage").splitlines()
-        return next((line.split()[0] for line in table if " DOWN " in line), "")
-
-
-@pytest.fixture
-def kept(neo_python: str, tmp_path: Path) -> Iterator[Kept]:
-    with (
-        Cluster(Path(neo_python).parent, tmp_path, storages=3) as cluster,
-        serving(tmp_path / "master.sqlite") as cloud,
-    ):
-        wait_until(lambda: cluster.ask("print", "pt").count("U") == 8)
-        started = Kept(cluster, cloud)
-        try:
-            yield started
-        finally:
-            started.kill()
 
 
 def revisions(cluster: Cluster) -> int:
