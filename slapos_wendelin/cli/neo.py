@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -28,6 +29,9 @@ from slapos_wendelin.master.client import Document, MasterClient
 
 #: What a shell tells of a command that was interrupted.
 _INTERRUPTED = 130
+
+#: How wide tables may be where there is no terminal, in columns.
+_WIDE = 160
 
 
 class NeoCommand(JsonCommand):
@@ -215,17 +219,19 @@ class PackCommand(OperationCommand):
     def take_action(self, args: argparse.Namespace) -> int:  # pyright: ignore (stock returns None)
         """Ask, then pack."""
         now = time.time()
-        before = now if args.all else moment(args.before, now, "--before")
-        if before > now:
+        # What now is, the master says: the clock of this machine may be wrong.
+        before = None if args.all else moment(args.before, now, "--before")
+        if before is not None and before > now:
             raise ParameterError(
                 f"--before {args.before} is in the future", "give a time that is over, or --all"
             )
         with self.master(args) as master:
             nodes = nodes_of(master, args.cluster)
+            when = "now" if before is None else _time(before)
             what = (
-                f"What objects in {args.cluster} were before {_time(before)} will be forgotten for"
-                " ever: no undo of earlier transactions, no reading of earlier states. Each storage"
-                " serves nobody while it packs."
+                f"What objects in {args.cluster} were before {when} will be forgotten for ever: no"
+                " undo of earlier transactions, no reading of earlier states. Each storage serves"
+                " nobody while it packs."
             )
             if not args.yes and not confirm(self.kind, what):
                 print("Nothing was changed.", file=sys.stderr)
@@ -263,6 +269,11 @@ class FollowCommand(OperationCommand):
         """Wait and print."""
         with self.master(args) as master:
             operation = master.operation(args.cluster, args.number)
+            if operation["look"]:
+                raise ParameterError(
+                    f"operation {args.number} of {args.cluster} was a look",
+                    f"see `slapos cluster neo operations {args.cluster}` for the others",
+                )
             nodes = Nodes(args.cluster, [])
             if operation["state"] in {"waiting", "running"} or operation["result"]:
                 nodes = nodes_of(master, args.cluster)
@@ -369,5 +380,8 @@ def _time(seconds: float) -> str:
 
 
 def _console() -> Console:
-    """Return a console on standard output."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Return a console on standard output; programs that read lines get them whole."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    return console

@@ -159,7 +159,8 @@ def wait(
             time.sleep(interval)
             interval = min(1.5 * interval, _LONGEST_INTERVAL)
             operation = _ask_again(master, cluster, number, progress)
-            progress.tell(words(progress_of(operation)))
+            if operation["state"] in _OPEN:
+                progress.tell(words(progress_of(operation)))
     return operation
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -21,9 +20,13 @@ STATES = {"U": "UP_TO_DATE", "O": "OUT_OF_DATE", "F": "FEEDING", "C": "CORRUPTED
 #: What a cell in that state is, in a word.
 _WORDS = {"U": "", "O": "copying", "F": "until copied", "C": "corrupted"}
 _STYLES = {"U": "", "O": "yellow", "F": "cyan", "C": "red"}
-_NODE_STYLES = {"RUNNING": "green", "PENDING": "yellow"}
+_RUNNING = "RUNNING"
+_NODE_STYLES = {_RUNNING: "green", "PENDING": "yellow"}
 
 _OPERATION_STYLES = {"done": "green", "failed": "red", "cancelled": ""}
+
+#: The columns that are narrow, or of no use in pieces.
+_UNFOLDED = frozenset({"node", "storage", "name", "state", "operation", "by", "asked for at"})
 
 _NO_CELL = "."
 
@@ -39,7 +42,11 @@ def partition_table(state: Document, nodes: Nodes) -> Document:
         {
             "partition": offset,
             "cells": [
-                {**place(nodes.find(storage)), "state": STATES[letters[offset]]}
+                {
+                    **place(nodes.find(storage)),
+                    "node_state": nodes.find(storage)["state"],
+                    "state": STATES[letters[offset]],
+                }
                 for storage, letters in _by_name(state["cells"], nodes)
                 if letters[offset] != _NO_CELL
             ],
@@ -118,7 +125,7 @@ def show_cells(found: Iterable[Document]) -> Table:
             Text(each["computer"]),
             Text(each["datacenter"]),
             str(each["cells"]),
-            _not_well(each["states"]),
+            _not_well(each),
         )
     return table
 
@@ -198,24 +205,33 @@ def _cell(cell: Document) -> Text:
     where = ", ".join(filter(None, (cell["computer"], cell["datacenter"])))
     text = Text(cell["name"] or cell["id"], style=_STYLES[letter])
     text.append(f" ({where})" if where else "", style="dim")
-    if _WORDS[letter]:
-        text.append(f" {_WORDS[letter]}", style=_STYLES[letter])
+    word = _word(letter, cell["node_state"])
+    if word:
+        text.append(f" {word}", style=_STYLES[letter])
     return text
 
 
-def _not_well(states: dict[str, Any]) -> Text:
-    """Return how many cells are in other states than they should be."""
+def _word(letter: str, node_state: str) -> str:
+    """Say how a cell is that is not well; what is away copies nothing."""
+    if letter == "O" and node_state != _RUNNING:
+        return "out of date"
+    return _WORDS[letter]
+
+
+def _not_well(storage: Document) -> Text:
+    """Return how many cells of a storage are in other states than they should be."""
     text = Text()
     for letter, name in STATES.items():
-        if letter != "U" and states[name]:
+        count = storage["states"][name]
+        if letter != "U" and count:
             text.append(", " if text else "")
-            text.append(f"{states[name]} {_WORDS[letter]}", style=_STYLES[letter])
+            text.append(f"{count} {_word(letter, storage['state'])}", style=_STYLES[letter])
     return text
 
 
 def _table(*columns: str) -> Table:
-    """Return an empty table in which nothing is cut off."""
+    """Return an empty table in which nothing is cut off, and names stay in one line."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in _UNFOLDED)
     return table

@@ -146,7 +146,7 @@ def _arguments(kind: str, given: Any) -> dict[str, Any]:
             f"send an object with {' and '.join(known) or 'nothing'} in it",
         )
     if kind == "pack":
-        return {"before": _time_to_pack(given.get("before"))}
+        return {"before": _time_to_pack(given.get("before", 0))}
     if "without" in known:
         return {"without": _storages(given.get("without", []))}
     return {}
@@ -164,12 +164,14 @@ def _storages(given: Any) -> list[str]:
 
 
 def _time_to_pack(given: Any) -> float:
-    """Return the time up to which a cluster shall be packed."""
+    """Return the time up to which a cluster shall be packed; now, by the clock here, for None."""
+    if given is None:
+        return time.time()
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if not is_number or not 0 < given <= time.time() + _AHEAD:
         raise InvalidRequestError(
             f"before is {given!r:.80}",
-            "send a time that is not in the future, in seconds since the epoch",
+            "send a time that is not in the future, in seconds since the epoch, or null for now",
         )
     return float(given)
 

@@ -31,6 +31,9 @@ _PAUSE = 2.0
 #: nothing of orders.
 _FIRST_RETRY, _LONGEST_RETRY, _UNKNOWN_RETRY = 1.0, 15.0, 60.0
 
+#: How many orders that are over are remembered.
+_REMEMBERED = 1000
+
 _NOT_FOUND, _REFUSALS = 404, (400, 404, 409, 413)
 
 
@@ -129,7 +132,8 @@ class Channel:
         offered: dict[int, Document] = {
             each["operation"]: each for each in answer.get("operations", [])
         }
-        self._ended |= self._known - offered.keys()
+        self._end(self._known - offered.keys())
+        self._known &= offered.keys()
         for number in offered.keys() - self._known:
             # Its number is known first: it may be over before the next request.
             self._known.add(number)
@@ -150,6 +154,10 @@ class Channel:
         with self._news:
             self._orders.put(order)
             self._news.notify_all()
+
+    def _end(self, numbers: set[int]) -> None:
+        """Note orders that are not to be done any more; of old ones nobody asks."""
+        self._ended = {*sorted(self._ended)[-_REMEMBERED:], *numbers}
 
     def _failed(self, error: Exception, retry: float) -> float:
         """Say what went wrong, once; wait; return how long to wait next time."""
@@ -179,7 +187,7 @@ class Channel:
                     retry = min(2 * retry, _LONGEST_RETRY)
                     continue
                 log.info("operation %d: the master refused a report: %s", number, error)
-                self._ended.add(number)
+                self._end({number})
             except OSError:
                 time.sleep(retry)
                 continue

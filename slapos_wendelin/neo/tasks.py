@@ -36,6 +36,9 @@ Document = dict[str, Any]
 #: Seconds that nothing may change while cells are copied, and that a pack may take.
 COPY_PATIENCE, PACK_PATIENCE = 1800.0, 24 * 3600.0
 
+#: Seconds that a transaction may take to finish, with what clocks may differ.
+FINISHING_TIME = 10.0
+
 _SEE_STATUS = "see `slapos cluster status` for what is wrong with it"
 
 
@@ -187,7 +190,9 @@ class Pack(Task):
     """Forget what objects were before a time, on all storages at once.
 
     Whatever would copy cells meanwhile waits, and a storage that is away would keep what the
-    others forget: replicas would differ. So all have to be there and up to date.
+    others forget: replicas would differ. So all have to be there and up to date. They would differ
+    too by a transaction before that time that one of them finishes before it packs and another
+    after it: transactions get some time to finish.
     """
 
     is_alone = True
@@ -205,6 +210,9 @@ class Pack(Task):
         """Start a client that packs, and see how it goes."""
         if self._process is None:
             self._since = _all_up_to_date(survey(control)).since
+            if time.time() < self._before + FINISHING_TIME:
+                self.progress = {"phase": "waiting until transactions under way have finished"}
+                return None
             self._process = self._start()
         seconds = time.monotonic() - self._began
         self.progress = {"phase": "packing", "seconds": int(seconds)}

@@ -115,10 +115,10 @@ def test_a_pack_forgets_what_was_before_a_time_on_all_storages(kept: Kept) -> No
 
 def test_a_pack_waits_for_no_storage_that_is_away_but_refuses(kept: Kept) -> None:
     lost = kept.lose("s3")
-    refused = kept.do("pack", before=time.time())
+    refused = kept.do("pack", before=time.time() - 60)
     assert refused["error"].startswith(f"{lost} is DOWN")
     kept.cluster.start("s3")
-    wait_until(lambda: kept.do("pack", before=time.time())["state"] == "done")
+    wait_until(lambda: kept.do("pack", before=time.time() - 60)["state"] == "done")
 
 
 def test_a_storage_that_is_lost_while_others_pack_does_not_stop_the_primary_master(
@@ -128,7 +128,7 @@ def test_a_storage_that_is_lost_while_others_pack_does_not_stop_the_primary_mast
     commit(client, 1)
     hanging = kept.cluster.processes["s1"]
     hanging.send_signal(signal.SIGSTOP)
-    number = kept.client.operate("cluster", "pack", {"before": time.time()})["operation"]
+    number = kept.client.operate("cluster", "pack", {"before": time.time() - 60})["operation"]
     kept.end_of(number, "packing")
     time.sleep(2)  # the others have packed by now
     kept.cluster.end("s2", signal.SIGKILL)
@@ -138,19 +138,19 @@ def test_a_storage_that_is_lost_while_others_pack_does_not_stop_the_primary_mast
     kept.cluster.start("s2")
     failed = kept.end_of(number)
     assert "went away while the others packed" in failed["error"], failed
-    wait_until(lambda: kept.do("pack", before=time.time())["state"] == "done")
+    wait_until(lambda: kept.do("pack", before=time.time() - 60)["state"] == "done")
     assert last_value(client) == "value 1\n"
 
 
 def test_an_operation_that_is_cancelled_is_left_off(kept: Kept) -> None:
     hanging = kept.cluster.processes["s1"]
     hanging.send_signal(signal.SIGSTOP)
-    number = kept.client.operate("cluster", "pack", {"before": time.time()})["operation"]
+    number = kept.client.operate("cluster", "pack", {"before": time.time() - 60})["operation"]
     kept.end_of(number, "packing")
     kept.client.cancel_operation("cluster", number)
     hanging.send_signal(signal.SIGCONT)
     # The keeper is free for something else.
-    wait_until(lambda: kept.do("pack", before=time.time())["state"] == "done")
+    wait_until(lambda: kept.do("pack", before=time.time() - 60)["state"] == "done")
     assert kept.client.operation("cluster", number)["state"] == "cancelled"
 
 

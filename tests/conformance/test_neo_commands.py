@@ -68,6 +68,7 @@ def test_nodes_cells_and_the_partition_table_are_shown_with_names_and_places(
         "name": "paris-storage",
         "computer": "computer-of-cluster",
         "datacenter": "paris",
+        "node_state": "RUNNING",
         "state": "UP_TO_DATE",
     }
 
@@ -78,8 +79,9 @@ def test_a_storage_that_is_down_is_left_out_by_name_and_its_copies_are_made_else
     lost = kept.lose("s3")
     name = "paris-storage" if lost == "S1" else lost
     called = f"paris-storage ({lost})" if lost == "S1" else lost
-    refused, preview, unknown, done, after, log = slapos.all(
+    refused, table, preview, unknown, done, after, log = slapos.all(
         neo("balance", "cluster"),
+        neo("pt", "cluster"),
         neo("tweak", "cluster", "--dry-run", "--without", name),
         neo("tweak", "cluster", "--without", "neo-storage-7"),
         neo("balance", "cluster", "--without", name),
@@ -89,6 +91,7 @@ def test_a_storage_that_is_down_is_left_out_by_name_and_its_copies_are_made_else
     assert refused.status == 1
     assert refused.err.splitlines()[0] == f"slapos: {called} is DOWN"
     assert "remedy: wait until it is back, or leave it out with --without" in refused.err
+    assert "out of date" in table.out
     assert "would have to be copied. Nothing was changed." in preview.out, preview
     assert "cluster has no storage 'neo-storage-7'" in unknown.err
     assert "remedy: its storages are " in unknown.err
@@ -155,14 +158,15 @@ def test_a_keeper_that_is_away_is_told_with_where_to_look(kept: Kept, slapos: Sl
     assert "remedy: see the promises neo-keeper-runs and cluster-is-running" in result.err
     kept.start()
     wait_until(lambda: kept.look()["state"] == "done")
-    (missing,) = slapos.all(neo("pt", "nothing"))
+    missing, look = slapos.all(neo("pt", "nothing"), neo("follow", "cluster", 1))
+    assert "operation 1 of cluster was a look" in look.err
     assert "there is no instance 'nothing'" in missing.err
 
 
 def test_an_operation_is_cancelled(kept: Kept, slapos: Slapos) -> None:
     hanging = kept.cluster.processes["s1"]
     hanging.send_signal(signal.SIGSTOP)
-    number = kept.client.operate("cluster", "pack", {"before": time.time()})["operation"]
+    number = kept.client.operate("cluster", "pack", {"before": time.time() - 60})["operation"]
     kept.end_of(number, "packing")
     done, again, followed = slapos.all(
         neo("cancel", "cluster", number),

@@ -247,7 +247,7 @@ def test_many_who_look_at_a_keeper_that_is_away_are_refused(cloud: Cloud):
         ("tweak", {"without": "S3"}, "without is"),
         ("tweak", {"without": ["M1"]}, "without is"),
         ("tweak", {"all": True}, "the arguments of tweak"),
-        ("pack", {}, "before is None"),
+        ("pack", {}, "before is 0"),
         ("pack", {"before": True}, "before is True"),
         ("pack", {"before": 1e12}, "not in the future"),
     ],
@@ -257,6 +257,12 @@ def test_what_cannot_be_asked_for_is_told(cloud: Cloud, kind: str, arguments: di
     with pytest.raises(MasterAnswerError) as refused:
         cloud.client.operate("cluster", kind, arguments)
     assert message in str(refused.value)
+
+
+@pytest.mark.usefixtures("keeper")
+def test_a_pack_of_everything_is_up_to_now_by_the_clock_of_the_master(cloud: Cloud):
+    asked = cloud.client.operate("cluster", "pack", {"before": None})
+    assert abs(asked["arguments"]["before"] - time.time()) < 20
 
 
 def test_a_tree_without_a_neo_admin_has_nobody_to_ask(cloud: Cloud):
