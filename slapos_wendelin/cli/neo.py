@@ -130,6 +130,8 @@ class OperationCommand(NeoCommand):
     ) -> int:
         """Ask for the operation, wait, and show what came of it."""
         operation = master.operate(args.cluster, self.kind, arguments)
+        if operation["taken_at"] is not None:
+            print(f"This is operation {operation['operation']}, which goes on.", file=sys.stderr)
         return _follow(self, master, args, operation, nodes)
 
     def show(self, operation: Document, nodes: Nodes, args: argparse.Namespace) -> None:

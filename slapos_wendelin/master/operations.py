@@ -44,7 +44,7 @@ _KEPT_LOOKS, _KEPT = 10, 50
 
 _SEE_KEEPER = (
     "see the promises neo-keeper-runs and cluster-is-running of its NEO admin"
-    " (`slapos cluster status`)"
+    " (`slapos cluster status`) and the log of neo-keeper there"
 )
 
 

@@ -33,8 +33,9 @@ from slapos_wendelin.neo.state import read_state
 
 Document = dict[str, Any]
 
-#: Seconds that nothing may change while cells are copied, and that a pack may take.
-COPY_PATIENCE, PACK_PATIENCE = 1800.0, 24 * 3600.0
+#: Seconds that nothing may change while cells are copied, where one of a large database takes long,
+#: and that a pack may take.
+COPY_PATIENCE, PACK_PATIENCE = 6 * 3600.0, 24 * 3600.0
 
 #: Seconds that a transaction may take to finish, with what clocks may differ.
 FINISHING_TIME = 10.0
@@ -180,7 +181,7 @@ class Balance(Task):
             self.progress, self._changed_at = told, now
         elif now - self._changed_at > COPY_PATIENCE:
             raise OperationError(
-                f"nothing has changed for {COPY_PATIENCE / 60:.0f} minutes: {progress['phase']},"
+                f"nothing has changed for {COPY_PATIENCE / 3600:.0f} hours: {progress['phase']},"
                 f" {progress.get('copying', 'no')} cells are left",
                 "see the logs of the storages (`neolog`); the cluster copies on, ask again",
             )

@@ -62,5 +62,6 @@ def test_a_pack_keeps_what_is_current_and_history_tells_who_did_it(
     assert done.returncode == 0, done.stderr
     assert "3 storages of wendelin-cluster have forgotten what was before" in done.stdout
     cluster.check_objects("packed", 50)
-    past = environment.slapos("cluster", "history", "wendelin-cluster").stdout
-    assert "operator/" in past[: past.rindex("kind: pack")].splitlines()[-2]
+    past = environment.master.history(instance="wendelin-cluster")["changes"]
+    packs = [each for each in past if each["after"].get("kind") == "pack"]
+    assert [each["who"].partition("/")[0] for each in packs] == ["operator"]
