@@ -109,7 +109,8 @@ class Channel:
             try:
                 newest = self._ask(line, after)
                 retry, self._said = _FIRST_RETRY, ""
-            except (ChannelError, OSError) as error:
+            except (ChannelError, OSError, LookupError, TypeError, ValueError) as error:
+                # Among them answers that are no answers: nothing of the master may end this.
                 retry = self._failed(error, retry)
                 continue
             if newest == after and time.monotonic() - began < _PAUSE:

@@ -73,26 +73,29 @@ class MasterLine:
         if query:
             target += f"?{urlencode(query)}"
         content = None if body is None else json.dumps(body).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        is_kept = self._connection is not None
         try:
-            connection = self._connected(timeout)
-            connection.request(method, target, content, headers)
-            answer = connection.getresponse()
-            text = answer.read(_LIMIT)
+            try:
+                status, document = self._send(method, target, content, timeout)
+            except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+                # The master closes what was quiet for some time. All calls can be repeated.
+                self.close()
+                if not is_kept:
+                    raise
+                status, document = self._send(method, target, content, timeout)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise ChannelError(
                 f"the master at {self._place.url} does not answer:"
                 f" {str(error) or type(error).__name__}"
             ) from error
-        document = _document(text)
-        if answer.status == http.HTTPStatus.OK:
+        if status == http.HTTPStatus.OK:
             return document
         self.close()
         raise ChannelError(
-            str(document.get("error") or f"the master answered with status {answer.status}"),
+            str(document.get("error") or f"the master answered with status {status}"),
             str(document.get("remedy") or ""),
-            answer.status,
+            status,
         )
 
     def close(self) -> None:
@@ -100,6 +103,16 @@ class MasterLine:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _send(
+        self, method: str, target: str, content: bytes | None, timeout: float
+    ) -> tuple[int, Document]:
+        """Send a request; return status and document of the answer."""
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        connection = self._connected(timeout)
+        connection.request(method, target, content, headers)
+        answer = connection.getresponse()
+        return answer.status, _document(answer.read(_LIMIT))
 
     def _connected(self, timeout: float) -> http.client.HTTPConnection:
         """Return the connection, a new one when the certificate has been renewed."""

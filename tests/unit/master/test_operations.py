@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_a_keeper_that_waits_is_told_at_once(cloud: Cloud, keeper: Keeper):
     thread.join()
     assert told[0] > after
     assert time.monotonic() - began < 5
+
+
+def test_a_connection_that_the_master_has_closed_meanwhile_costs_no_answer(
+    cloud: Cloud, keeper: Keeper
+):
+    number = cloud.client.look_at("cluster", "state", {})["operation"]
+    keeper.ask()
+    connection = keeper.line._connection
+    assert connection is not None
+    assert connection.sock is not None
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    keeper.say(number, "done", result=STATE)
+    assert keeper.line._connection is not connection
+    assert cloud.client.operation("cluster", number)["state"] == "done"
 
 
 def test_another_master_of_the_same_database_tells_the_keeper_too(tmp_path: Path):
