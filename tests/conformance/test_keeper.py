@@ -142,6 +142,29 @@ def test_a_storage_that_is_lost_while_others_pack_does_not_stop_the_primary_mast
     assert last_value(client) == "value 1\n"
 
 
+def test_a_pack_whose_keeper_is_killed_is_brought_to_its_end_by_the_next_one(kept: Kept) -> None:
+    client = kept.cluster.client()
+    for value in range(3):
+        commit(client, value)
+    before = time.time() + 1
+    time.sleep(1.5)
+    hanging = kept.cluster.processes["s1"]
+    hanging.send_signal(signal.SIGSTOP)
+    number = kept.client.operate("cluster", "pack", {"before": before})["operation"]
+    first = kept.end_of(number, "packing")["keeper"]
+    kept.kill()
+    kept.start()
+    wait_until(lambda: kept.client.operation("cluster", number)["keeper"] != first)
+    kept.end_of(number, "packing")
+    time.sleep(1)
+    # The pack that the first one began is still under way, and nobody waits for it.
+    hanging.send_signal(signal.SIGCONT)
+    done = kept.end_of(number)
+    assert done["result"].get("storages") == 3, done
+    assert revisions(kept.cluster) == 1
+    assert last_value(client) == "value 2\n"
+
+
 def test_an_operation_that_is_cancelled_is_left_off(kept: Kept) -> None:
     hanging = kept.cluster.processes["s1"]
     hanging.send_signal(signal.SIGSTOP)
