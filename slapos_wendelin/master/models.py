@@ -269,7 +269,7 @@ class Change(Base):
     at: Mapped[float]
     #: Kind and name of the caller, such as ``operator/alice``.
     who: Mapped[str]
-    #: The table: instance, computer, partition, software, product, user or certificate.
+    #: The table: instance, computer, partition, software, product, user, certificate or operation.
     kind: Mapped[str] = mapped_column(_Word)
     #: The row as people name it: a guid, a computer, a computer and a partition or a URL.
     subject: Mapped[str] = mapped_column(String(NAME_LENGTH + URL_LENGTH + 1))
@@ -280,6 +280,39 @@ class Change(Base):
     #: The values of the changed columns before and after; empty for what was not there.
     before: Mapped[dict[str, Any]]
     after: Mapped[dict[str, Any]]
+
+
+class Operation(Base):
+    """What somebody asks of the NEO of a cluster, which the cluster's keeper does and answers."""
+
+    __tablename__ = "operation"
+    __table_args__ = (Index("operation_by_tree", "tree_id", "id"), _TABLE_OPTIONS)
+
+    id: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    #: The row of the root of the cluster's tree.
+    tree_id: Mapped[int]
+    #: The number of the newest change that the keeper has to know of.
+    number: Mapped[int] = mapped_column(BigInteger, default=0, index=True)
+    #: What is asked for; `is_look` when it changes nothing.
+    kind: Mapped[str] = mapped_column(_Word)
+    is_look: Mapped[bool]
+    arguments: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    #: waiting, running, done, failed or cancelled.
+    state: Mapped[str] = mapped_column(_Word)
+    #: Which run of the keeper does it; empty while it waits.
+    keeper: Mapped[str] = mapped_column(String(64), default="")
+    #: When it counts as failed unless the keeper says something before, seconds since the epoch.
+    expires_at: Mapped[float]
+    taken_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    #: How far it has come, and what came of it.
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: Why it failed, and what to do about it.
+    error: Mapped[str] = mapped_column(_Log, default="")
+    remedy: Mapped[str] = mapped_column(_Log, default="")
 
 
 class Plan(Base):

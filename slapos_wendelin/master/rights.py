@@ -273,6 +273,14 @@ RULES: Mapping[str, Rule] = {
     "cluster.get_cluster_of_instance": _VIEWERS,
     "cluster.post_node_certificate": Rule(partition=_own_place_document),
     "cluster.post_user_certificate": _OPERATORS,
+    # What is asked of the NEO of a cluster, and how its keeper answers.
+    "operations.post_look": _VIEWERS,
+    "operations.post_operation": _OPERATORS,
+    "operations.get_operations": _VIEWERS,
+    "operations.get_operation": _VIEWERS,
+    "operations.delete_operation": _OPERATORS,
+    "operations.get_offered": _THE_PARTITION,
+    "operations.put_report": Rule(partition=_own_place_document),
 }
 
 _REMEDIES = {

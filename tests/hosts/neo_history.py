@@ -150,6 +150,8 @@ class NeoOverHosts:
                 if not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copytree(folder, target, symlinks=True)
+                # They may be below the home of root, and the user of the data runs them.
+                host.run("chmod", "o+x", *map(str, list(folder.parents)[:-1]))
             shutil.rmtree(host.path("/var/neo"), ignore_errors=True)
             for path in ("srv", "var/run", "var/log"):
                 host.path(f"/var/neo/{path}").mkdir(parents=True)

@@ -263,6 +263,19 @@ REQUESTS = {
     "cluster.post_user_certificate": Request(
         "v1/clusters/cluster/certificate", OPERATOR, document=NOTHING
     ),
+    "operations.post_look": Request("v1/clusters/cluster/looks", VIEWER, document=NOTHING),
+    "operations.post_operation": Request(
+        "v1/clusters/cluster/operations", OPERATOR, document=NOTHING
+    ),
+    "operations.get_operations": Request("v1/clusters/cluster/operations", VIEWER),
+    "operations.get_operation": Request("v1/clusters/cluster/operations/1", VIEWER),
+    "operations.delete_operation": Request(
+        "v1/clusters/cluster/operations/1", OPERATOR, method="DELETE"
+    ),
+    "operations.get_offered": Request("v1/cluster/operations", INSTANCE, query=PLACE),
+    "operations.put_report": Request(
+        "v1/cluster/operations/1", INSTANCE, document=PLACE, method="PUT"
+    ),
 }
 
 
