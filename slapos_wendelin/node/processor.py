@@ -26,6 +26,7 @@ from slapos.grid.promise import PromiseError
 from slapos.slap.exception import ConnectionError as SlapConnectionError
 from slapos.slap.slap import NotFoundError, ServerError
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.disk_space import with_remedy
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.node import channel, durable, forking
@@ -51,8 +52,16 @@ class Fork:
 class Processor:
     """Does what the agent says."""
 
-    def __init__(self, grid: Grid, tell: Callable[[channel.Document], None]) -> None:
+    def __init__(
+        self, grid: Grid, configuration: Path, tell: Callable[[channel.Document], None]
+    ) -> None:
+        """Make a processor.
+
+        :param configuration: the computer's slapos.cfg.
+        :param tell: is called with each event.
+        """
         self.grid = grid
+        self._configuration = configuration
         self.forks: dict[int, Fork] = {}
         self._tell = tell
         self._partitions: dict[str, Any] = {}
@@ -178,6 +187,7 @@ class Processor:
 
     def _build(self, output: int) -> None:
         """Build and remove releases; tell of each that fails, why."""
+        os.environ.update(build_settings.environment(build_settings.read(self._configuration)))
         for release in self.grid.computer.getSoftwareReleaseList():
             release.error = self._telling(release, output)
         if self.grid.processSoftwareReleaseList() != stock.SLAPGRID_SUCCESS:
@@ -288,7 +298,7 @@ def main() -> None:
     buildouts, promises = (channel.take_channel(int(each)) for each in sys.argv[2:4])
     grid = make_grid(configuration, buildouts, promises)
     forking.settle()
-    serve(Processor(grid, lambda document: channel.write_line(1, document)))
+    serve(Processor(grid, configuration, lambda document: channel.write_line(1, document)))
 
 
 def serve(processor: Processor) -> None:
