@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,67 @@ def test_a_computer_that_may_not_compile_takes_from_the_cache_of_its_configurati
     configure(computer, {"compile": "never", **settings})
     wait_for(lambda: software(computer)["reported_state"] == "available", "it is taken")
     assert f"taken from the cache {settings['compiled-cache']}" in computer.log
+
+
+#: Takes ninja's place: says how far it is, and waits until it may go on.
+MAKE = """\
+#!/bin/sh
+echo "[35/100] Building C object other.o"
+while [ ! -e "$(dirname "$0")/gate" ]; do sleep 0.1; done
+"""
+FAULT = """\
+echo "other.c:1:27: error: 'undeclared_name' undeclared"
+exit 1
+"""
+
+
+@contextmanager
+def building(computer: Computer, folder: Path, then: str) -> Iterator[Path]:
+    """Let the computer build a release; yield the file for whose sake the compiler waits.
+
+    :param then: the rest of what the compiler does.
+    """
+    script = folder / "make"
+    script.write_text(MAKE + then)
+    script.chmod(0o755)
+    with serve(folder / "upstream") as server:
+        options = publish(server, source()) | ANYWHERE | {"make_binary": str(script)}
+        write_software(computer, "program", section(options))
+        computer.supply()
+        computer.start()
+        yield folder / "gate"
+
+
+def test_status_shows_everywhere_how_far_a_build_is(computer: Computer, tmp_path: Path) -> None:
+    with building(computer, tmp_path, 'exec ninja "$@"') as gate:
+        wait_for(lambda: (software(computer)["progress"] or {}).get("percent"), "it is told")
+        assert software(computer)["progress"] == {"stage": "program", "percent": 35}
+        for command in (("cluster", "status"), ("computer", "show", "paris"), ("node", "status")):
+            shown = computer.slapos(*command).stdout
+            assert "building: program 35 %" in shown, shown
+        (told,) = json.loads(computer.slapos("node", "status", "--json").stdout)["software"]
+        assert (told["state"], told["progress"]["percent"]) == ("building", 35)
+        gate.touch()
+        wait_until_built(computer)
+    assert software(computer)["progress"] is None
+
+
+def test_a_build_that_fails_is_told_with_its_fault_and_where_all_output_is(
+    computer: Computer, tmp_path: Path
+) -> None:
+    with building(computer, tmp_path, FAULT) as gate:
+        gate.touch()
+        wait_for(lambda: software(computer)["error"], "it has failed")
+    found = software(computer)
+    assert found["progress"] is None
+    assert "other.c:1:27: error: 'undeclared_name' undeclared" in found["error"]
+    (log,) = computer.folder.glob("soft/*/parts/program/*.log")
+    assert f"all output is in {log}" in found["error"]
+    assert "Building C object" in log.read_text()
+    for command in (("cluster", "status"), ("node", "status")):
+        shown = computer.slapos(*command).stdout
+        assert "undeclared_name" in shown, shown
+        assert str(log) in shown, shown
 
 
 @pytest.mark.parametrize("served", [False, True])
