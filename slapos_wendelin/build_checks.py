@@ -56,9 +56,9 @@ def _check_place(place: str, called: str, *, may_hold_password: bool) -> None:
         return
     if not _is_url(place):
         raise ParameterError(f"{called} is {place!r}, no URL of http or https", remedy)
-    if urlsplit(place).password is not None and not may_hold_password:
+    if urlsplit(place).username is not None and not may_hold_password:
         raise ParameterError(
-            f"{called} holds a password, which others on the computer could read",
+            f"{called} holds a user or password, which others on the computer could read",
             "name it without, and put the password into ~/.netrc of the user who builds "
             "(slapsoft) there",
         )

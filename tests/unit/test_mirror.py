@@ -338,6 +338,42 @@ def test_a_release_is_built_from_a_mirror_when_nothing_else_is_there(tmp_path, s
             assert "needed-2.0-py3-none-any.whl" in server.fetched
 
 
+def test_the_password_of_a_mirror_may_be_in_netrc(tmp_path):
+    with serve(tmp_path / "upstream") as index:
+        folder = python_release(tmp_path / "release", index) / "software" / "small"
+        index.add("program", "program-1.0.tar.gz", CONTENT)
+        write(
+            folder / "program.cfg",
+            f"""\
+            [program]
+            recipe = slapos_wendelin:compile
+            url = {index.url}/program/program-1.0.tar.gz
+            sha256 = {sha256(CONTENT)}
+            configure-command = true
+            make-binary = true
+            make-targets = && cp README %(location)s
+            """,
+        )
+        text = (
+            (folder / "software.cfg").read_text().replace("parts = small", "parts = small program")
+        )
+        (folder / "software.cfg").write_text(
+            text.replace("[buildout]", "[buildout]\nextends = program.cfg")
+        )
+        done = wendelin(tmp_path, "mirror", "mirror", PIP_INDEX_URL=index.url, UV_DEFAULT_INDEX="")
+        assert done.returncode == 0, done.stdout
+    with serve(tmp_path / "mirror") as server:
+        server.login = "me:secret"
+        place = server.url.removesuffix("/simple")
+        done = wendelin(tmp_path, "build", "--from", place, "software/small")
+        assert "the mirror answers 401" in done.stdout
+        netrc = write(tmp_path / "home" / ".netrc", "machine 127.0.0.1 login me password secret\n")
+        netrc.chmod(0o600)
+        done = wendelin(tmp_path, "build", "--from", place, "software/small")
+        assert done.returncode == 0, done.stdout
+        assert list((tmp_path / "home" / "parts" / "program").glob("*/README"))
+
+
 def test_a_lock_that_the_index_cannot_fill_is_named(tmp_path):
     with serve(tmp_path / "upstream") as index:
         folder = python_release(tmp_path / "release", index)
