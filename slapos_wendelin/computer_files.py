@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from slapos_wendelin import build_settings
 
 _SETTINGS = """\
 [slapos]
@@ -75,13 +77,15 @@ class ComputerFiles:
     user: str = ""
     #: The certificate of the master's authority, where the system does not know it.
     authority: Path | None = None
+    #: Where builds take things from, by the options of `build_settings`.
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> str:
         """Return slapos.cfg."""
         # Without root it must not be asked whether this is root.
         more = "root_check = False\n" if self.user else ""
         authority = f"master_ca_file = {self.authority}\n" if self.authority else ""
-        return _SETTINGS.format(
+        text = _SETTINGS.format(
             name=self.name,
             master=self.master,
             certificate=self.certificate,
@@ -96,6 +100,7 @@ class ComputerFiles:
             more=authority + more,
             more_of_format=f"{more}interface_name = lo\n" if self.user else "",
         )
+        return text + build_settings.section(self.builds)
 
     def described(self, own_address: str) -> str:
         """Return the definition.

@@ -114,6 +114,17 @@ class MasterClient:
         """Take a computer out of the cloud; refused while instances are on it."""
         return self._call("DELETE", f"computers/{_quoted(reference)}")
 
+    def put_build(
+        self, reference: str, url: str, stage: str, percent: int | None = None
+    ) -> Document:
+        """Tell where a computer is with the build of a release.
+
+        :param stage: the part that is being made.
+        :param percent: how much of it is done, in hundredths.
+        """
+        body = {"url": url, "stage": stage, "percent": percent}
+        return self._call("PUT", f"computers/{_quoted(reference)}/build", body=body)
+
     def put_measurement(self, reference: str, measurement: Mapping[str, Any]) -> Document:
         """Tell what a computer measured of itself, and that it is there."""
         return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)

@@ -27,6 +27,9 @@ GUID_PREFIX = "SOFTINST-"
 NAME_LENGTH = 255
 URL_LENGTH = 700
 
+#: The key among what a computer has told of itself of where it is with the build of a release.
+BUILD = "build"
+
 #: How much of a longer text MariaDB's indexes hold.
 _INDEXED_LENGTH = 500
 
@@ -94,7 +97,7 @@ class Computer(Base):
     #: What an operator wants of it: eligible, cordoned, draining or removed.
     state: Mapped[str] = mapped_column(_Word, default="eligible")
     #: What it has: ``cpu_core``, ``memory_size`` and ``storage_capacity`` (bytes), what it uses and
-    #: when that was measured. Empty before the first measurement.
+    #: when that was measured; under BUILD where it is with a build. Empty before the first one.
     measured: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: The number of the newest work of this computer; 0 when there has been none.
     number: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -249,6 +249,7 @@ RULES: Mapping[str, Rule] = {
     "registry.get_computer": Rule(viewer=True, computer=_own_path),
     "registry.delete_computer": _OPERATORS,
     "registry.put_measurement": Rule(computer=_own_path),
+    "registry.put_build": Rule(computer=_own_path),
     "registry.get_due": Rule(computer=_own_path),
     "registry.get_location": _THE_COMPUTER_OR_PARTITION,
     "registry.move_instance": _OPERATORS,

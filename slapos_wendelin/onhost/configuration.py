@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ class Computer:
     #: A block of addresses, one for each partition; empty for the host's own address.
     block: str = ""
     folder: Path = Path(CONFIGURATION)
+    #: Where builds take things from, by the options of `build_settings`.
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Path:
@@ -55,6 +58,7 @@ class Computer:
             shared_parts=self.data / "shared",
             definition=self.folder / "definition.cfg",
             addresses=tuple(self._addresses(own)),
+            builds=self.builds,
         )
         return {self.settings: _HEAD + files.settings(), files.definition: files.described(own)}
 

@@ -57,6 +57,8 @@ class Target:
     partitions: int | None = None
     #: The addresses of the partitions, such as 10.0.1.16/28; empty for the host's own address.
     addresses: str = ""
+    #: Where its builds take things from, by the options of `build_settings`, as far as given.
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> dict[str, str]:

@@ -233,6 +233,9 @@ REQUESTS = {
     "registry.put_measurement": Request(
         "v1/computers/paris/measurement", COMPUTER, document=NOTHING, method="PUT"
     ),
+    "registry.put_build": Request(
+        "v1/computers/paris/build", COMPUTER, document=NOTHING, method="PUT"
+    ),
     "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
     "registry.get_location": Request("v1/location", BOTH, query=PLACE),
     "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
