@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import subprocess
 import time
@@ -137,7 +138,9 @@ class NeoOverHosts:
         self.folder = folder
         self.admin = f"{lab.address}:12052"
         self.masters = " ".join(f"{host.address}:12051" for host in hosts)
-        self.uri = f"neo://cut@{self.masters.replace(' ', ',')}"
+        # No node of another test may take part.
+        self.name = f"cut-{secrets.token_hex(4)}"
+        self.uri = f"neo://{self.name}@{self.masters.replace(' ', ',')}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.writers: dict[str, Writer] = {}
 
@@ -182,8 +185,18 @@ class NeoOverHosts:
 
     def _as_user(self, module: str) -> tuple[str, ...]:
         """Return the command that runs a module as the user who has the data, not as root."""
-        user = ("setpriv", f"--reuid={USER}", "--regid=nogroup", "--clear-groups", "--")
-        return (*user, "env", f"PYTHONPATH={MODULES.parent}", str(self.python), "-m", module)
+        # A change of user would let it live on when what has started it is killed.
+        user = ("setpriv", f"--reuid={USER}", "--regid=nogroup", "--clear-groups")
+        dying = ("--pdeathsig=KILL", "--")
+        return (
+            *user,
+            *dying,
+            "env",
+            f"PYTHONPATH={MODULES.parent}",
+            str(self.python),
+            "-m",
+            module,
+        )
 
     def _program(
         self, place: Place, name: str, program: str, *options: str, before: tuple[str, ...] = ()
@@ -192,7 +205,7 @@ class NeoOverHosts:
 
         :param before: the command that starts it.
         """
-        common = ("--cluster=cut", f"--masters={self.masters}", f"--logfile={name}.log")
+        common = (f"--cluster={self.name}", f"--masters={self.masters}", f"--logfile={name}.log")
         self._start(place, name, *before, str(self.python.with_name(program)), *common, *options)
 
     def _start(self, place: Place, name: str, *command: str) -> None:
