@@ -8,7 +8,7 @@ any shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -93,6 +93,28 @@ def cluster_requests(parameters: Mapping[str, Any], group: str) -> list[dict[str
         }
         for node in nodes
     ]
+
+
+def cluster_cautions(
+    parameters: Mapping[str, Any], data_centers: Callable[[], Collection[str]]
+) -> list[str]:
+    """Return what users must know of where copies can be.
+
+    *data_centers* returns those that there are, and is called only when it matters: two copies have
+    two places wherever there is more than one data center, and in a single one all share it anyway.
+    """
+    copies = parameters["replicas"] + 1
+    if copies <= 2:  # noqa: PLR2004
+        return []
+    centers = sorted(parameters["data-centers"] or data_centers())
+    if len(centers) == 1 or copies <= len(centers):
+        return []
+    text = (
+        f"replicas {parameters['replicas']}: {copies} copies of each NEO partition are more than"
+        f" the data centers that they may be in ({', '.join(centers)}), so some share one and are"
+        " lost together with it"
+    )
+    return [text]
 
 
 def as_plain_data(nodes: list[Node]) -> list[dict[str, Any]]:

@@ -76,6 +76,7 @@ RARE_COMMANDS = {
     "cluster neo pack": "slapos_wendelin.cli.neo:PackCommand",
     "cluster neo pt": "slapos_wendelin.cli.neo:PartitionTableCommand",
     "cluster neo tweak": "slapos_wendelin.cli.neo:TweakCommand",
+    "complete": "slapos_wendelin.cli.complete:CompleteCommand",
     "computer create": "slapos_wendelin.cli.create:CreateCommand",
     "computer join": "slapos_wendelin.cli.join:JoinCommand",
     "computer leave": "slapos_wendelin.cli.leave:LeaveCommand",
