@@ -124,8 +124,10 @@ def test_whoever_does_not_wait_or_interrupts_comes_back_later(kept: Kept, slapos
     asked = slapos(*neo("pack", "cluster", "--before", "1h", "--yes", "--no-wait"))
     number = int(asked.err.split()[1])
     assert f"slapos cluster neo follow cluster {number}" in asked.err
+    # Where the tests run in the background, SIGINT is ignored until it is set again.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "slapos_wendelin.cli.entry"]
     with subprocess.Popen(
-        [sys.executable, "-m", "slapos_wendelin.cli.entry", *neo("follow", "cluster", number)],
+        [*command, *neo("follow", "cluster", number)],
         env={**slapos.environment, "PYTHONWARNINGS": "ignore"},
         stderr=subprocess.PIPE,
         text=True,
