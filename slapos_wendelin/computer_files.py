@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 from slapos_wendelin import build_settings
@@ -40,13 +41,13 @@ partition_has_ipv6_range = False
 
 _COMPUTER = """\
 [computer]
-address = {address}/255.255.255.255
+address = {address}
 software_user = {user}
 """
 
 _PARTITION = """
 [partition_{number}]
-address = {address}/255.255.255.255
+address = {address}
 pathname = slappart{number}
 user = {user}
 network_interface = lo
@@ -108,8 +109,15 @@ class ComputerFiles:
         :param own_address: the computer's own.
         """
         parts: Iterable[str] = (
-            _PARTITION.format(number=number, address=address, user=self.user or f"slapuser{number}")
+            _PARTITION.format(
+                number=number, address=_alone(address), user=self.user or f"slapuser{number}"
+            )
             for number, address in enumerate(self.addresses)
         )
-        head = _COMPUTER.format(address=own_address, user=self.user or "slapsoft")
+        head = _COMPUTER.format(address=_alone(own_address), user=self.user or "slapsoft")
         return head + "".join(parts)
+
+
+def _alone(address: str) -> str:
+    """Return an address with the mask of a network that has no other, as slapformat wants it."""
+    return f"{address}/{ip_network(address).netmask}"

@@ -42,7 +42,7 @@ def configure_computer(home: Home, name: str) -> None:
     )
     # A cache or a mirror may be named with its password.
     write_atomically(home.computer_configuration(name), files.settings(), secret=True)
-    write_atomically(files.definition, files.described(f"{home.network}.0.1"))
+    write_atomically(files.definition, files.described(home.own_address))
 
 
 def build_settings_here() -> dict[str, str]:

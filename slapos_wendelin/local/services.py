@@ -174,16 +174,17 @@ class Services:
 
     def _check_master_port(self) -> None:
         """Refuse to start when another program listens where the master should."""
-        host = self.home.master_address.split(":")[0]
-        with socket.socket() as probe:
+        host = self.home.own_address
+        family = socket.AF_INET6 if self.home.is_ipv6 else socket.AF_INET
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, MASTER_PORT))
             except OSError as error:
                 raise MissingRequirementError(
                     f"the master cannot listen at {host}:{MASTER_PORT}: {error.strerror}",
-                    "stop the program that does, or set WENDELIN_NETWORK to another network "
-                    "(such as 127.99)",
+                    "stop the program that does, give this machine the address, or set"
+                    " WENDELIN_NETWORK to another network (such as 127.99)",
                 ) from error
 
 
