@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The scheduler of dask, with its web page at an address of IPv6.
 
-``python -m slapos_wendelin.neo.dask_scheduler`` is ``dask scheduler``, whose ``--dashboard-address``
+``python -m slapos_wendelin.neo.dask_scheduler`` is ``dask scheduler`` whose option
+``--dashboard-address``
 takes ``[ADDRESS]:PORT`` too.
 """
 
