@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from slapos_wendelin.errors import ParameterError
@@ -117,10 +117,11 @@ def check_addresses(text: str, partitions: int | None, place: str) -> None:
     if not text:
         return
     try:
-        block = IPv4Network(text)
+        block = ip_network(text)
     except ValueError as error:
         raise ParameterError(
-            f"{place} is {text!r}: {error}", "write a block of IPv4 addresses, such as 10.0.1.16/28"
+            f"{place} is {text!r}: {error}",
+            "write a block of addresses, such as 10.0.1.16/28 or fd00:1::10/124",
         ) from error
     if partitions is not None and block.num_addresses < partitions:
         raise ParameterError(
