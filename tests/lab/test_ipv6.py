@@ -24,10 +24,11 @@ exec unshare --user --map-user="$1" --map-group="$2" -- sh -c '
 """
 
 
-@pytest.mark.usefixtures("environment")  # it has filled the caches: there is no network
+@pytest.mark.usefixtures("environment")  # it has filled the cache of what up installs
 def test_up_with_its_proof_works_on_ipv6() -> None:
     with new_environment() as made:
         home = Home(made.home.root, NETWORK)
+        made.wendelin("env")  # installs the toolkit, from the network
         batch = made.home.root.with_name("addresses")
         batch.write_text(addresses(home))
         done = in_own_network(made, str(batch), str(os.getuid()), str(os.getgid()))
