@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slapos_wendelin.build_progress import described
 from slapos_wendelin.cli.ages import gibibytes, times
 from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.cli.labels import add_label_option, labels_of
@@ -188,8 +187,7 @@ def _print_computer(computer: Document, console: Console) -> None:
         table.add_row(name, size)
     for release in computer["software"]:
         state = release["reported_state"] or "waiting"
-        text = described(state, release["progress"])
-        table.add_row("software", Text(f"{release['url']} {text}"))
+        table.add_row("software", Text(f"{release['url']} {state}"))
     for died in _deaths(computer):
         table.add_row("died", Text(died, style="yellow"))
     console.print(table)

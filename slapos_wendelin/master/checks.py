@@ -15,7 +15,6 @@ DESTROYED = "destroyed"
 INSTANCE_STATES = (STARTED, STOPPED, DESTROYED)
 
 AVAILABLE = "available"
-BUILDING = "building"
 
 #: The states that a software release can be asked to be in.
 SOFTWARE_STATES = (AVAILABLE, DESTROYED)

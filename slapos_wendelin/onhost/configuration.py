@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_network
+from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,8 +29,6 @@ class Computer:
     #: A block of addresses, one for each partition; empty for the host's own address.
     block: str = ""
     folder: Path = Path(CONFIGURATION)
-    #: Where builds take things from, by the options of `build_settings`.
-    builds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Path:
@@ -58,7 +55,6 @@ class Computer:
             shared_parts=self.data / "shared",
             definition=self.folder / "definition.cfg",
             addresses=tuple(self._addresses(own)),
-            builds=self.builds,
         )
         return {self.settings: _HEAD + files.settings(), files.definition: files.described(own)}
 
@@ -76,7 +72,7 @@ class Computer:
         """Return the address of each partition."""
         if not self.block:
             return [own] * self.partitions
-        block = ip_network(self.block)
+        block = IPv4Network(self.block)
         if block.num_addresses < self.partitions:
             raise CommandError(
                 f"{self.block} has {block.num_addresses} addresses, not {self.partitions}",
@@ -89,14 +85,12 @@ def own_address(master: str) -> str:
     """Return the address from which this host calls the master."""
     parts = urlsplit(master)
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_DGRAM)
-        family, kind, *_, there = found[0]
-        with socket.socket(family, kind) as probe:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             # Nothing is sent: the kernel says which address it would use.
-            probe.connect(there)
+            probe.connect((parts.hostname or "", parts.port or 443))
             return str(probe.getsockname()[0])
     except OSError as error:
         raise CommandError(
-            f"the host has no address that leads to {master}: {error.strerror or error}",
+            f"the host has no IPv4 address that leads to {master}: {error.strerror or error}",
             "give it one",
         ) from error

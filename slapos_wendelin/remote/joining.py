@@ -240,7 +240,6 @@ class HostJoining:
                 "python": facts.python,
                 "partitions": target.partitions,
                 "addresses": target.addresses,
-                "builds": dict(target.builds),
                 "toolkit": self._wheelhouse.identity(platform),
             }
         )
