@@ -46,10 +46,13 @@ class Witness:
         self._client.wait()
 
     def _look(self) -> None:
-        """Note the state of the cluster, while the admin node is there to tell it."""
+        """Note the state of the cluster, while the admin node is there to tell it.
+
+        One that was just started knows of none until the primary master has told it.
+        """
         while not self._stop.is_set():
             state = self.cluster.state()
-            if state["nodes"]:
+            if state["nodes"] and state["cluster"] != "None":
                 self.states.append(state["cluster"])
 
 
