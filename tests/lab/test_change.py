@@ -46,13 +46,10 @@ class Witness:
         self._client.wait()
 
     def _look(self) -> None:
-        """Note the state of the cluster, while the admin node is there to tell it.
-
-        One that was just started knows of none until the primary master has told it.
-        """
+        """Note the state of the cluster, while the admin node is there to tell it."""
         while not self._stop.is_set():
             state = self.cluster.state()
-            if state["nodes"] and state["cluster"] != "None":
+            if state["nodes"]:
                 self.states.append(state["cluster"])
 
 
