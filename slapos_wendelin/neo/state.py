@@ -39,6 +39,8 @@ def read_state(control: NeoCTL) -> dict[str, Any]:
         state["primary"] = uuid_str(control.getPrimary())
         state["nodes"] = [_describe(node) for node in control.getNodeList()]
         _, state["replicas"], rows = control.getPartitionRowList()
+        # Once more: the admin node may have reached the primary master between the questions.
+        state["cluster"] = str(control.getClusterState())
     except (NotReadyException, RuntimeError):
         return state
     state["partition-table"] = [[(uuid_str(node), str(cell)) for node, cell in row] for row in rows]
