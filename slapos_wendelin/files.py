@@ -29,11 +29,16 @@ def write_atomically(path: Path, text: str, *, secret: bool = False, durable: bo
     temporary.replace(path)
     if not durable:
         return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of a folder's files durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def sync_file_systems(paths: Iterable[Path]) -> None:

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slapos_wendelin.files import sync_file_systems, write_atomically
+from slapos_wendelin.files import sync_file_systems, sync_folder, write_atomically
 from slapos_wendelin.mariadb.configuration import ENGINES
 from slapos_wendelin.mariadb.errors import DataFolderError
 from slapos_wendelin.mariadb.place import Place, server_user
@@ -92,7 +91,7 @@ def _make(place: Place, software: Path, engine: str, version: Version) -> None:
     _write(folder / place.note.name, Note(engine, version_text(version)))
     sync_file_systems([folder])
     folder.rename(place.data)
-    _sync_folder(place.folder)
+    sync_folder(place.folder)
 
 
 def _read(place: Place) -> Note:
@@ -133,12 +132,3 @@ def _check(place: Place, note: Note, engine: str, version: Version) -> None:
 def _write(path: Path, note: Note) -> None:
     """Write down what is known of the data."""
     write_atomically(path, json.dumps(asdict(note), indent=2, sort_keys=True))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the names in a folder be on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

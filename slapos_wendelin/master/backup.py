@@ -24,6 +24,7 @@ from typing import IO, Any, cast
 
 from sqlalchemy import Connection, Table, func, select
 
+from slapos_wendelin.files import sync_folder
 from slapos_wendelin.master import cluster_authority
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.due import LAST_NUMBER
@@ -114,15 +115,6 @@ def write_backup(database: Database, path: Path, authority: Path | None = None) 
             "free space there, or name a file in another folder",
         ) from error
     return summary
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of a folder's files durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Lines:

@@ -21,7 +21,8 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, or_, select, text, update
 
-from slapos_wendelin.master.backup import BackupFile, sync_folder, tables
+from slapos_wendelin.files import sync_folder
+from slapos_wendelin.master.backup import BackupFile, tables
 from slapos_wendelin.master.checks import DESTROYED
 from slapos_wendelin.master.database import Database, FileLock
 from slapos_wendelin.master.due import LAST_NUMBER
