@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
+
+from slapos_wendelin import build_settings
 
 _SETTINGS = """\
 [slapos]
@@ -38,13 +41,13 @@ partition_has_ipv6_range = False
 
 _COMPUTER = """\
 [computer]
-address = {address}/255.255.255.255
+address = {address}
 software_user = {user}
 """
 
 _PARTITION = """
 [partition_{number}]
-address = {address}/255.255.255.255
+address = {address}
 pathname = slappart{number}
 user = {user}
 network_interface = lo
@@ -75,13 +78,15 @@ class ComputerFiles:
     user: str = ""
     #: The certificate of the master's authority, where the system does not know it.
     authority: Path | None = None
+    #: Where builds take things from, by the options of `build_settings`.
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> str:
         """Return slapos.cfg."""
         # Without root it must not be asked whether this is root.
         more = "root_check = False\n" if self.user else ""
         authority = f"master_ca_file = {self.authority}\n" if self.authority else ""
-        return _SETTINGS.format(
+        text = _SETTINGS.format(
             name=self.name,
             master=self.master,
             certificate=self.certificate,
@@ -96,6 +101,7 @@ class ComputerFiles:
             more=authority + more,
             more_of_format=f"{more}interface_name = lo\n" if self.user else "",
         )
+        return text + build_settings.section(self.builds)
 
     def described(self, own_address: str) -> str:
         """Return the definition.
@@ -103,8 +109,15 @@ class ComputerFiles:
         :param own_address: the computer's own.
         """
         parts: Iterable[str] = (
-            _PARTITION.format(number=number, address=address, user=self.user or f"slapuser{number}")
+            _PARTITION.format(
+                number=number, address=_alone(address), user=self.user or f"slapuser{number}"
+            )
             for number, address in enumerate(self.addresses)
         )
-        head = _COMPUTER.format(address=own_address, user=self.user or "slapsoft")
+        head = _COMPUTER.format(address=_alone(own_address), user=self.user or "slapsoft")
         return head + "".join(parts)
+
+
+def _alone(address: str) -> str:
+    """Return an address with the mask of a network that has no other, as slapformat wants it."""
+    return f"{address}/{ip_network(address).netmask}"

@@ -8,7 +8,7 @@ any shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -58,7 +58,8 @@ def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
         "replicas": parameters["replicas"],
         "storage-count": parameters["storage-count"],
     }
-    storage = cluster | _engine(parameters)
+    bandwidth = _bytes(parameters["replication-bandwidth"])
+    storage = cluster | {"replication-bandwidth": bandwidth} | _engine(parameters)
     worker = {
         "memory-limit": parameters["worker-memory-limit"],
         "threads": parameters["worker-threads"],
@@ -94,6 +95,28 @@ def cluster_requests(parameters: Mapping[str, Any], group: str) -> list[dict[str
     ]
 
 
+def cluster_cautions(
+    parameters: Mapping[str, Any], data_centers: Callable[[], Collection[str]]
+) -> list[str]:
+    """Return what users must know of where copies can be.
+
+    *data_centers* returns those that there are, and is called only when it matters: two copies have
+    two places wherever there is more than one data center, and in a single one all share it anyway.
+    """
+    copies = parameters["replicas"] + 1
+    if copies <= 2:  # noqa: PLR2004
+        return []
+    centers = sorted(parameters["data-centers"] or data_centers())
+    if len(centers) == 1 or copies <= len(centers):
+        return []
+    text = (
+        f"replicas {parameters['replicas']}: {copies} copies of each NEO partition are more than"
+        f" the data centers that they may be in ({', '.join(centers)}), so some share one and are"
+        " lost together with it"
+    )
+    return [text]
+
+
 def as_plain_data(nodes: list[Node]) -> list[dict[str, Any]]:
     """Return *nodes* as dictionaries, which templates can loop over."""
     return [asdict(node) for node in nodes]
@@ -105,6 +128,14 @@ def _engine(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if parameters["storage-engine"] == "sqlite":
         return engine
     return engine | {key: parameters[key] for key in ("durability", "mariadb")}
+
+
+def _bytes(amount: str) -> int:
+    """Return how many bytes an amount with its unit are; 0 for one that is unlimited."""
+    for power, unit in ((2, "MiB"), (3, "GiB")):
+        if amount.endswith(unit):
+            return int(amount.removesuffix(unit)) * 1024**power
+    return 0
 
 
 def _several(software_type: str, count: int, configuration: dict[str, Any]) -> list[Node]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from slapos_wendelin.build_progress import described
 from slapos_wendelin.errors import WendelinError
 
 Document = dict[str, Any]
@@ -121,7 +122,7 @@ def _node(instance: Document, release_url: str, builds: dict[str, Document]) -> 
         fault = f"is not {instance['state']} as requested yet"
         is_built = build.get("reported_state", "available") == "available"
         if not is_built and instance["state"] != "destroyed":
-            fault = "its software is being built"
+            fault = described("its software is being built", build.get("progress"))
     return Node(
         name=instance["reference"],
         computer=instance["computer"] or "",

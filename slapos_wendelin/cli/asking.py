@@ -157,10 +157,12 @@ def ask(master: MasterClient, args: argparse.Namespace) -> Asked:
         serialisation=serialisation,
         current=current,
     )
-    return asked if args.unchecked else checked(asked, release, file)
+    return asked if args.unchecked else checked(master, asked, release, file)
 
 
-def checked(asked: Asked, release: Release, file: ParametersFile | None = None) -> Asked:
+def checked(
+    master: MasterClient, asked: Asked, release: Release, file: ParametersFile | None = None
+) -> Asked:
     """Return a request whose parameters the release's schema allows, with what follows from it.
 
     :raises ParameterError: which names every fault.
@@ -173,7 +175,12 @@ def checked(asked: Asked, release: Release, file: ParametersFile | None = None) 
             raise
         faults = [f"{file.place(fault.path)}: {fault}" for fault in error.faults]
         raise ParameterError("\n  ".join(["wrong parameters:", *faults]), error.remedy) from error
-    asked = replace(asked, cautions=release.cautions(complete))
+
+    def data_centers() -> set[str]:
+        known = [each for each in master.computers() if each["state"] != "removed"]
+        return {each["datacenter"] for each in known} - {""}
+
+    asked = replace(asked, cautions=release.cautions(complete, data_centers))
     if release.topology is None or asked.shared:
         return asked
     return replace(asked, children=release.topology(complete, asked.reference))

@@ -13,7 +13,6 @@ from pathlib import Path
 from slapos_wendelin.cli.mirror import absolute
 from slapos_wendelin.errors import CommandError, MissingRequirementError
 from slapos_wendelin.local.home import Home
-from slapos_wendelin.local.progress import Progress
 from slapos_wendelin.mirror.using import Mirror
 
 _PROFILES = ("software.cfg", "buildout.cfg")
@@ -40,9 +39,8 @@ def build(options: argparse.Namespace) -> int:
     if options.mirror:
         place = options.mirror
         mirror = Mirror(place if "://" in place else str(absolute(Path(place))))
-        with Progress().step(f"take the sources from {mirror.place}") as say:
-            mirror.seed(home.downloads, say)
-        environment |= {"UV_DEFAULT_INDEX": mirror.python_index}
+        mirror.check()
+        environment |= mirror.environment
         if mirror.is_folder:
             settings.append("buildout:offline=true")
     folder = home.root / "build" / profile.parent.relative_to(options.release)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slapos_wendelin.build_progress import described
 from slapos_wendelin.cli.ages import gibibytes, times
 from slapos_wendelin.cli.client_command import JsonCommand, confirm, print_json
 from slapos_wendelin.cli.labels import add_label_option, labels_of
@@ -187,7 +188,8 @@ def _print_computer(computer: Document, console: Console) -> None:
         table.add_row(name, size)
     for release in computer["software"]:
         state = release["reported_state"] or "waiting"
-        table.add_row("software", Text(f"{release['url']} {state}"))
+        text = described(state, release["progress"])
+        table.add_row("software", Text(f"{release['url']} {text}"))
     for died in _deaths(computer):
         table.add_row("died", Text(died, style="yellow"))
     console.print(table)

@@ -78,9 +78,10 @@ class HistoryCommand(JsonCommand):
         return 0
 
 
-def moment(text: str, now: float) -> float:
+def moment(text: str, now: float, option: str = "--since") -> float:
     """Return a time in seconds since the epoch, from ISO 8601 or an age such as ``2h``.
 
+    :param option: the option of the command that has it, which the error names.
     :raises ParameterError: when it is neither.
     """
     age = re.fullmatch(r"([0-9]+)([smhdw])", text)
@@ -90,7 +91,7 @@ def moment(text: str, now: float) -> float:
         return max(datetime.fromisoformat(text).timestamp(), 0.0)
     except (ValueError, OverflowError) as error:
         raise ParameterError(
-            f"--since {text!r} is no time",
+            f"{option} {text!r} is no time",
             "write 2026-01-31, 2026-01-31T12:00 or an age such as 2h",
         ) from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin import parameters
+from slapos_wendelin.cli import build_options
 from slapos_wendelin.cli.parameters_file import ParametersFile
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.parameters import Fault, FaultyParametersError
@@ -34,6 +35,7 @@ _COMMON: dict[str, Any] = {
     "network": _WORD,
     "partitions": {"type": "integer", "minimum": 1, "maximum": _MANY_PARTITIONS},
     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+    **build_options.SCHEMA,
 }
 _HOST = {**_COMMON, "address": _TEXT, "name": _NAME, "addresses": _TEXT}
 
@@ -135,6 +137,7 @@ def _target(datacenter: str, values: Mapping[str, Any]) -> Target:
         labels=values["labels"],
         partitions=values.get("partitions"),
         addresses=addresses,
+        builds=build_options.builds_in(values),
         **{key: values[key] for key in ("region", "provider", "network") if key in values},
     )
 

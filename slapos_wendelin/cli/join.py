@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slapos_wendelin import tokens
+from slapos_wendelin.cli.build_options import ARGUMENTS, add_build_options, builds_of
 from slapos_wendelin.cli.client_command import JsonCommand, print_json
 from slapos_wendelin.cli.host_progress import HostLine, HostProgress
 from slapos_wendelin.cli.inventory import read_inventory
@@ -151,6 +152,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="an address for each partition, such as 10.0.1.16/28 (default: the host's own)",
     )
     add_label_option(parser)
+    add_build_options(parser)
 
 
 def add_join_options(parser: argparse.ArgumentParser) -> None:
@@ -231,9 +233,11 @@ def targets_of(args: argparse.Namespace) -> list[Target]:
     if args.inventory:
         own = ("name", "datacenter", "region", "provider", "network", "jump", "addresses", "label")
         given = [name for name in own if getattr(args, name)]
+        given += [name for name in ARGUMENTS if getattr(args, name) is not None]
         if given:
             raise ParameterError(
-                f"--{given[0]} is for one host", "say it in the inventory, for all or some hosts"
+                f"--{given[0].replace('_', '-')} is for one host",
+                "say it in the inventory, for all or some hosts",
             )
         return read_inventory(args.inventory)
     if not args.datacenter and not args.token:
@@ -257,6 +261,7 @@ def target_of(args: argparse.Namespace, host: str) -> Target:
         labels=labels_of(args.label),
         partitions=args.partitions,
         addresses=args.addresses,
+        builds=builds_of(args),
     )
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from slapos.cli.config import ConfigCommand
 from slapos.grid.svcbackend import getSupervisorRPC
 
+from slapos_wendelin.build_progress import described
 from slapos_wendelin.cli.ages import duration
 from slapos_wendelin.cli.client_command import print_json
 from slapos_wendelin.disk_space import fault_of
@@ -133,7 +134,7 @@ def _problems(document: Document) -> list[str]:
         for name, each in document.get("left", {}).items()
     ]
     found += [
-        f"{each['url']} is to be {each['wanted']}: {each.get('error') or each['state']}"
+        f"{each['url']} is to be {each['wanted']}: {each.get('error') or _state_of(each)}"
         for each in document["software"]
     ]
     for each in document["partitions"]:
@@ -152,6 +153,12 @@ def _problems(document: Document) -> list[str]:
     return found
 
 
+def _state_of(software: Document) -> str:
+    """Return what is done about a release, and how far that is."""
+    # An agent of an earlier version tells of no progress.
+    return described(software["state"], software.get("progress"))
+
+
 def red_promises(partition: Document) -> list[tuple[str, str]]:
     """Return the red promises of a partition with what they say."""
     promises = sorted(partition["promises"].items())
@@ -165,7 +172,7 @@ def print_status(document: Document, console: Console) -> None:
     console.print(f"computer {document['computer']}, {runs}, told {age} ago")
     if document["software"]:
         rows = [
-            (each["url"], each["wanted"], each["state"], _next_try(each))
+            (each["url"], each["wanted"], _state_of(each), _next_try(each))
             for each in document["software"]
         ]
         console.print(_table(("release", "wanted", "state", "next try"), rows))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -97,9 +97,17 @@ class Release:
             return dict(values)
         return parameters.check(self.schema, values, previous, _read_json)
 
-    def cautions(self, complete: Mapping[str, Any]) -> list[str]:
-        """Return what users must know of complete parameters."""
-        return [] if self.schema is None else parameters.cautions(self.schema, complete)
+    def cautions(
+        self, complete: Mapping[str, Any], data_centers: Callable[[], Collection[str]]
+    ) -> list[str]:
+        """Return what users must know of complete parameters.
+
+        :param data_centers: returns those that there are, and is called when it matters.
+        """
+        found = [] if self.schema is None else parameters.cautions(self.schema, complete)
+        if self.topology is not None:
+            found += topology.cluster_cautions(complete, data_centers)
+        return found
 
     @cached_property
     def _description(self) -> Document | None:

@@ -46,7 +46,7 @@ class RollbackCommand(JsonCommand):
         with self.master(args) as master:
             past = master.request_of_the_past(args.reference, args.change)
             current = current_instance(master, args.reference)
-            document = master.make_plan(_asked(past, current, args).document)
+            document = master.make_plan(_asked(master, past, current, args).document)
             if args.json:
                 print_json(document)
             elif args.plan:
@@ -60,7 +60,9 @@ class RollbackCommand(JsonCommand):
             return _apply(master, document, args)
 
 
-def _asked(past: Document, current: Document | None, args: argparse.Namespace) -> Asked:
+def _asked(
+    master: MasterClient, past: Document, current: Document | None, args: argparse.Namespace
+) -> Asked:
     """Return the request of that time as one of today, checked against its release."""
     texts = past["parameters"]
     is_json = list(texts) == ["_"]
@@ -80,7 +82,7 @@ def _asked(past: Document, current: Document | None, args: argparse.Namespace) -
         return wanted
     release = Release(past["release_url"], past["software_type"])
     release.check()
-    return checked(wanted, release)
+    return checked(master, wanted, release)
 
 
 def _decoded(text: str) -> Document:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from slapos_wendelin.build_progress import described
 from slapos_wendelin.cli.ages import age, gibibytes, times
 from slapos_wendelin.master.client import Document
 
@@ -113,7 +114,8 @@ def _releases(software: Iterable[Document], now: str) -> Text:
         if release["requested_state"] == "destroyed":
             state = "going"
         text.append(f"{release['version']} ")
-        text.append(state, style=_RELEASE_STYLES.get(state, _WAITING))
+        style = _RELEASE_STYLES.get(state, _WAITING)
+        text.append(described(state, release["progress"]), style=style)
         if since := age(release["reported_at"], now):
             text.append(f" {since}", style=_QUIET)
     return text

@@ -78,7 +78,10 @@ def read_public_keys(places: Iterable[str]) -> list[Ed25519PublicKey]:
             try:
                 lines = Path(place).read_text().splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                raise CacheError(f"the trusted keys {place} cannot be read: {error}") from error
+                raise CacheError(
+                    f"the trusted keys {place} cannot be read: {error}",
+                    "name a public key, ed25519:..., or a file with one a line",
+                ) from error
             words = [line.split("#")[0].strip() for line in lines]
         keys += [_public_key(word, place) for word in words if word]
     if not keys:

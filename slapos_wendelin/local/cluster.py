@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from slapos.slap import slap
 
+from slapos_wendelin.build_progress import fault_of
 from slapos_wendelin.cluster_identity import keep_for_user
 from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.files import write_atomically
@@ -212,7 +213,7 @@ class Environment:
         if datetime.fromisoformat(software["reported_at"]).timestamp() < begin:
             return
         log = self.home.log / f"{software['computer']}.log"
-        reason = ((software["error"] or "").strip().splitlines() or ["no reason given"])[-1]
+        reason = fault_of(software["error"] or "") or "no reason given"
         raise CommandError(
             f"{software['computer']} could not build the release: {reason}",
             f"mend that (the whole log: {log}), then ./wendelin up again",

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from slapos_wendelin.build_checks import check_settings
+from slapos_wendelin.build_settings import VARIABLES
 from slapos_wendelin.computer_files import ComputerFiles
 from slapos_wendelin.errors import CommandError
 from slapos_wendelin.files import write_atomically
@@ -36,9 +38,21 @@ def configure_computer(home: Home, name: str) -> None:
         definition=folder / "definition.cfg",
         addresses=tuple(home.partition_address(name, each) for each in range(PARTITION_COUNT)),
         user=getpass.getuser(),
+        builds=build_settings_here(),
     )
-    write_atomically(home.computer_configuration(name), files.settings())
-    write_atomically(files.definition, files.described(f"{home.network}.0.1"))
+    # A cache or a mirror may be named with its password.
+    write_atomically(home.computer_configuration(name), files.settings(), secret=True)
+    write_atomically(files.definition, files.described(home.own_address))
+
+
+def build_settings_here() -> dict[str, str]:
+    """Return where builds take things from, as the environment variables of this process say.
+
+    :raises ParameterError: a variable says what cannot be.
+    """
+    given = {option: os.environ.get(name, "") for option, name in VARIABLES.items()}
+    settings = check_settings(given, VARIABLES.__getitem__, may_hold_password=True)
+    return {option: value for option, value in settings.items() if value}
 
 
 def format_computer(home: Home, name: str) -> None:

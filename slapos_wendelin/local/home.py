@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from slapos_wendelin.errors import MissingRequirementError
@@ -36,7 +37,7 @@ class Home:
     """The folder of one environment and its addresses, which no other environment uses."""
 
     root: Path
-    #: First two numbers of every address, such as 127.77.
+    #: First two numbers of every address, such as 127.77, or the beginning of those of IPv6.
     network: str
 
     @classmethod
@@ -55,7 +56,18 @@ class Home:
     @property
     def master_address(self) -> str:
         """Host and port of the slap master."""
-        return f"{self.network}.0.1:{MASTER_PORT}"
+        own = self.own_address
+        return f"[{own}]:{MASTER_PORT}" if self.is_ipv6 else f"{own}:{MASTER_PORT}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether all addresses are of IPv6."""
+        return ":" in self.network
+
+    @property
+    def own_address(self) -> str:
+        """The address of the master, which is that of the computers too."""
+        return f"{self.network}::1" if self.is_ipv6 else f"{self.network}.0.1"
 
     @property
     def master_url(self) -> str:
@@ -64,7 +76,10 @@ class Home:
 
     def partition_address(self, computer: str, number: int) -> str:
         """Address of partition *number* (from 0) of *computer*."""
-        return f"{self.network}.{list(DATA_CENTERS).index(computer) + 1}.{10 + number}"
+        which = list(DATA_CENTERS).index(computer) + 1
+        if self.is_ipv6:
+            return f"{self.network}::{which}:{10 + number}"
+        return f"{self.network}.{which}.{10 + number}"
 
     def computer(self, name: str) -> Path:
         """Folder of a computer."""
@@ -140,6 +155,10 @@ class Home:
             yield
 
 
+#: Private addresses of IPv6 (RFC 4193).
+_NOT_ROUTED = ip_network("fc00::/7")
+
+
 def _network_of(root: Path) -> str:
     """Derive the second number from the folder, so that environments rarely share addresses."""
     digest = hashlib.sha256(os.fsencode(root)).digest()
@@ -147,7 +166,20 @@ def _network_of(root: Path) -> str:
 
 
 def _check_network(network: str) -> str:
-    """Return *network* when it is in the loopback range, as nothing here is meant for others."""
+    """Return *network* when it is in the loopback range, as nothing here is meant for others.
+
+    With IPv6, whose loopback network has one address, it is one that is not routed outside.
+    """
+    if ":" in network:
+        try:
+            if ip_address(f"{network}::1") in _NOT_ROUTED:
+                return network
+        except ValueError:
+            pass
+        raise MissingRequirementError(
+            f"WENDELIN_NETWORK={network} is no beginning of private addresses of IPv6",
+            "use one such as fd00:77, whose addresses this machine has; see docs/operating.md",
+        )
     first, _, second = network.partition(".")
     if first != "127" or not second.isdecimal() or not 1 <= int(second) <= 254:  # noqa: PLR2004
         raise MissingRequirementError(

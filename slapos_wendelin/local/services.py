@@ -18,6 +18,7 @@ import psutil
 from slapos.grid.svcbackend import getSupervisorRPC
 from supervisor.xmlrpc import Faults
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.errors import CommandError, MissingRequirementError
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
@@ -25,7 +26,7 @@ from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
 #: Variables that say where and how builds download: the services get those of the last ``up``.
 BUILD_VARIABLES = (
     *("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-    *("WENDELIN_COMPILE", "WENDELIN_JOBS"),
+    "WENDELIN_JOBS",
 )
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 #: Seconds that services get to start and to stop.
@@ -86,7 +87,8 @@ class Services:
         self._check_master_port()
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)]
         # The services have the variables for builds in their configuration, where they can change.
-        ours = build_variables()
+        # Others are in the computers' own.
+        ours = {*build_variables(), *build_settings.VARIABLES.values()}
         result = subprocess.run(
             command,
             env={name: value for name, value in os.environ.items() if name not in ours},
@@ -172,16 +174,17 @@ class Services:
 
     def _check_master_port(self) -> None:
         """Refuse to start when another program listens where the master should."""
-        host = self.home.master_address.split(":")[0]
-        with socket.socket() as probe:
+        host = self.home.own_address
+        family = socket.AF_INET6 if self.home.is_ipv6 else socket.AF_INET
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, MASTER_PORT))
             except OSError as error:
                 raise MissingRequirementError(
                     f"the master cannot listen at {host}:{MASTER_PORT}: {error.strerror}",
-                    "stop the program that does, or set WENDELIN_NETWORK to another network "
-                    "(such as 127.99)",
+                    "stop the program that does, give this machine the address, or set"
+                    " WENDELIN_NETWORK to another network (such as 127.99)",
                 ) from error
 
 

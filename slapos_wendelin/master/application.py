@@ -22,6 +22,7 @@ from slapos_wendelin.master import (
     hateoas,
     json_rpc,
     metrics_api,
+    operations_api,
     plan_api,
     protocol,
     registration,
@@ -94,6 +95,7 @@ def create_application(
         catalog,
         plan_api,
         metrics_api,
+        operations_api,
     ):
         application.register_blueprint(module.blueprint)
     application.register_error_handler(WendelinError, _tell_refusal)

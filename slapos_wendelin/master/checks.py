@@ -15,6 +15,7 @@ DESTROYED = "destroyed"
 INSTANCE_STATES = (STARTED, STOPPED, DESTROYED)
 
 AVAILABLE = "available"
+BUILDING = "building"
 
 #: The states that a software release can be asked to be in.
 SOFTWARE_STATES = (AVAILABLE, DESTROYED)

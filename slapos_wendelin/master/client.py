@@ -114,6 +114,17 @@ class MasterClient:
         """Take a computer out of the cloud; refused while instances are on it."""
         return self._call("DELETE", f"computers/{_quoted(reference)}")
 
+    def put_build(
+        self, reference: str, url: str, stage: str, percent: int | None = None
+    ) -> Document:
+        """Tell where a computer is with the build of a release.
+
+        :param stage: the part that is being made.
+        :param percent: how much of it is done, in hundredths.
+        """
+        body = {"url": url, "stage": stage, "percent": percent}
+        return self._call("PUT", f"computers/{_quoted(reference)}/build", body=body)
+
     def put_measurement(self, reference: str, measurement: Mapping[str, Any]) -> Document:
         """Tell what a computer measured of itself, and that it is there."""
         return self._call("PUT", f"computers/{_quoted(reference)}/measurement", body=measurement)
@@ -155,6 +166,37 @@ class MasterClient:
         """
         path = f"clusters/{_quoted(instance)}/certificate"
         return self._call("POST", path, body={"request": request})
+
+    def look_at(self, cluster: str, kind: str, arguments: Mapping[str, Any]) -> Document:
+        """Ask the keeper of a cluster for something that changes nothing; return the operation.
+
+        :param cluster: the root of its tree by its reference, or any instance by its guid.
+        :param kind: ``state``, or ``tweak`` for what a tweak would change.
+        """
+        path = f"clusters/{_quoted(cluster)}/looks"
+        return self._call("POST", path, body={"kind": kind, "arguments": arguments})
+
+    def operate(self, cluster: str, kind: str, arguments: Mapping[str, Any]) -> Document:
+        """Ask the keeper of a cluster for something that changes it; return the operation.
+
+        What is asked for and not over is returned when it is asked for again.
+
+        :param kind: ``tweak``, ``balance`` or ``pack``.
+        """
+        path = f"clusters/{_quoted(cluster)}/operations"
+        return self._call("POST", path, body={"kind": kind, "arguments": arguments})
+
+    def operations(self, cluster: str) -> list[Document]:
+        """Return what was asked of a cluster lately, the oldest first, without the results."""
+        return self._call("GET", f"clusters/{_quoted(cluster)}/operations")
+
+    def operation(self, cluster: str, number: int) -> Document:
+        """Return an operation of a cluster: its ``state``, ``progress``, ``result``, ``error``."""
+        return self._call("GET", f"clusters/{_quoted(cluster)}/operations/{number}")
+
+    def cancel_operation(self, cluster: str, number: int) -> Document:
+        """End an operation before its time."""
+        return self._call("DELETE", f"clusters/{_quoted(cluster)}/operations/{number}")
 
     def move(self, instance: str, computer: str | None = None) -> Document:
         """Place an instance anew; what is in its partition is lost.

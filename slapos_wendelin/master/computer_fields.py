@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from slapos_wendelin.master.checks import check_name, shown
+from slapos_wendelin.master.checks import check_name, check_url, shown
 from slapos_wendelin.master.errors import InvalidRequestError
 
 ELIGIBLE = "eligible"
@@ -40,6 +40,9 @@ _LATITUDE, _LONGITUDE = 90.0, 180.0  # degrees
 #: A time, in seconds since the epoch, that cannot be told any more.
 _END_OF_TIME = 2.0**36
 
+#: All of something, in hundredths.
+_ALL = 100
+
 #: Sizes that no computer has: a number beyond is a mistake.
 _LARGEST = 2**60
 
@@ -61,6 +64,23 @@ def check_measurement(values: Mapping[str, Any]) -> dict[str, Any]:
     if left := _left(values.get("left", {})):
         checked["left"] = left
     return checked
+
+
+def check_build(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a computer is with the build of a release: url, stage and percent.
+
+    :raises InvalidRequestError: when it cannot be there.
+    """
+    percent = values.get("percent")
+    if percent is not None and (type(percent) is not int or not 0 <= percent <= _ALL):
+        raise InvalidRequestError(
+            f"percent is {shown(percent)}", f"send a whole number from 0 to {_ALL}, or null"
+        )
+    return {
+        "url": check_url(values.get("url"), "url"),
+        "stage": check_name(values.get("stage"), "stage"),
+        "percent": percent,
+    }
 
 
 def _left(value: object) -> dict[str, dict[str, str]]:

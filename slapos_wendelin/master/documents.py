@@ -13,6 +13,7 @@ from slapos.slap.slap import ComputerPartition, SoftwareInstance, SoftwareReleas
 from sqlalchemy import select
 from sqlalchemy.orm import object_session, selectinload
 
+from slapos_wendelin.build_progress import fault_of
 from slapos_wendelin.master.checks import DESTROYED, STARTED
 from slapos_wendelin.master.models import Computer, Instance, Partition, Software
 from slapos_wendelin.master.shared import instances_of, place_of, timestamp_text
@@ -174,7 +175,7 @@ def access_status(instance: Instance) -> str:
 def software_status(software: Software) -> str:
     """Return the last report of a software release as SlapOS masters give it."""
     if software.error:
-        return f"#error {_NOT_FOR_XML.sub('?', software.error.rstrip().splitlines()[-1])}"
+        return f"#error {_NOT_FOR_XML.sub('?', fault_of(software.error))}"
     if software.reported_state:
         return f"#access Software Release is {software.reported_state}"
     return "#error no data found"

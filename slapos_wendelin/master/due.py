@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, inspect, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from slapos_wendelin.master.models import Computer, Instance, Property, Software
+from slapos_wendelin.master.models import Computer, Instance, Operation, Property, Software
 
 #: The key of ``Session.info`` that holds the computers with new work of a transaction.
 _NEWS = "wendelin.due"
@@ -149,8 +149,19 @@ def touch_software(session: Session, software: Software) -> None:
     software.number = touch_computer(session, software.computer)
 
 
+def operations_of(tree: int) -> str:
+    """Return under which name the board knows the operations of a tree; no computer has such."""
+    return f"operations\n{tree}"
+
+
+def touch_operation(session: Session, operation: Operation) -> None:
+    """Let the keeper of a cluster know that it is asked for something, or not any more."""
+    operation.number = next_number(session)
+    session.info.setdefault(_NEWS, {})[operations_of(operation.tree_id)] = operation.number
+
+
 def take_news(session: Session) -> dict[str, int]:
-    """Return and forget the computers that got work in the session's transaction."""
+    """Return and forget who got work in the session's transaction, as the board knows them."""
     return session.info.pop(_NEWS, {})
 
 
@@ -177,18 +188,22 @@ class Board:
                 self._numbers[reference] = max(number, self._numbers.get(reference, 0))
             self._condition.notify_all()
 
-    def wait(self, reference: str, known: int, after: int, timeout: float) -> int:
+    def wait(
+        self, reference: str, known: int, after: int, timeout: float, *, share: float = 1.0
+    ) -> int:
         """Return the computer's number as soon as it is larger than `after`, or after the timeout.
 
         :param known: the number that the database held just before the call.
         :param timeout: seconds.
+        :param share: the part of all places that may be taken already for this one to wait.
         """
+        limit = self._waiting_limit * share
         with self._condition:
 
             def newest() -> int:
                 return max(known, self._numbers.get(reference, 0))
 
-            if newest() <= after and self._waiting < self._waiting_limit:
+            if newest() <= after and self._waiting < limit:
                 self._waiting += 1
                 self._condition.notify_all()
                 try:

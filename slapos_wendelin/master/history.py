@@ -20,11 +20,13 @@ from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, attributes
 from slapos_wendelin.master.computer_fields import DECISIVE
 from slapos_wendelin.master.due import has_touched, next_number, take_news, take_touched
 from slapos_wendelin.master.models import (
+    GUID_PREFIX,
     Base,
     Certificate,
     Change,
     Computer,
     Instance,
+    Operation,
     Partition,
     Product,
     Software,
@@ -78,6 +80,7 @@ TRACKED: Mapping[type[Base], tuple[str, ...]] = {
     Product: ("release_url", "software_type", "version", "defaults"),
     User: ("role", "removed_at"),
     Certificate: ("revoked_at", "reason"),
+    Operation: ("kind", "arguments", "state", "error"),
 }
 
 #: The columns of which computers are told nothing: that something called, and how far it has come.
@@ -168,7 +171,7 @@ def _number(session: Session) -> int:
 def _seen(session: Session, row: Base, action: str) -> tuple[list[dict[str, Any]], set[int]]:
     """Return the change of a row that history keeps, if any, and the computers concerned."""
     columns = TRACKED.get(type(row))
-    if columns is None:
+    if columns is None or (isinstance(row, Operation) and row.is_look):
         return [], set()
     changes, concerned = [], set()
     before, after = _differences(row, columns, action)
@@ -249,6 +252,8 @@ def _change(
 ) -> dict[str, Any]:
     """Return the columns of a `Change`."""
     tree = row.root_id if isinstance(row, Instance) else 0
+    if isinstance(row, Operation):
+        tree = row.tree_id
     return {
         "who": session.info.get(WHO, "master"),
         "kind": row.__tablename__,
@@ -264,14 +269,14 @@ def _subject(row: Base) -> str:
     """Return the name of a row."""
     if isinstance(row, Instance):
         return row.guid
-    if isinstance(row, Computer):
-        return row.reference
     if isinstance(row, Partition):
         return f"{row.computer.reference}/{row.reference}"
     if isinstance(row, Software):
         return f"{row.computer.reference} {row.url}"
-    if isinstance(row, Certificate):
-        return row.serial
+    if isinstance(row, Operation):
+        return f"{GUID_PREFIX}{row.tree_id}/{row.id}"
+    if isinstance(row, Computer | Certificate):
+        return row.reference if isinstance(row, Computer) else row.serial
     return str(getattr(row, "name", ""))
 
 

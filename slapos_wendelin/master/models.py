@@ -27,6 +27,9 @@ GUID_PREFIX = "SOFTINST-"
 NAME_LENGTH = 255
 URL_LENGTH = 700
 
+#: The key among what a computer has told of itself of where it is with the build of a release.
+BUILD = "build"
+
 #: How much of a longer text MariaDB's indexes hold.
 _INDEXED_LENGTH = 500
 
@@ -94,7 +97,7 @@ class Computer(Base):
     #: What an operator wants of it: eligible, cordoned, draining or removed.
     state: Mapped[str] = mapped_column(_Word, default="eligible")
     #: What it has: ``cpu_core``, ``memory_size`` and ``storage_capacity`` (bytes), what it uses and
-    #: when that was measured. Empty before the first measurement.
+    #: when that was measured; under BUILD where it is with a build. Empty before the first one.
     measured: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: The number of the newest work of this computer; 0 when there has been none.
     number: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -269,7 +272,7 @@ class Change(Base):
     at: Mapped[float]
     #: Kind and name of the caller, such as ``operator/alice``.
     who: Mapped[str]
-    #: The table: instance, computer, partition, software, product, user or certificate.
+    #: The table: instance, computer, partition, software, product, user, certificate or operation.
     kind: Mapped[str] = mapped_column(_Word)
     #: The row as people name it: a guid, a computer, a computer and a partition or a URL.
     subject: Mapped[str] = mapped_column(String(NAME_LENGTH + URL_LENGTH + 1))
@@ -280,6 +283,39 @@ class Change(Base):
     #: The values of the changed columns before and after; empty for what was not there.
     before: Mapped[dict[str, Any]]
     after: Mapped[dict[str, Any]]
+
+
+class Operation(Base):
+    """What somebody asks of the NEO of a cluster, which the cluster's keeper does and answers."""
+
+    __tablename__ = "operation"
+    __table_args__ = (Index("operation_by_tree", "tree_id", "id"), _TABLE_OPTIONS)
+
+    id: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    #: The row of the root of the cluster's tree.
+    tree_id: Mapped[int]
+    #: The number of the newest change that the keeper has to know of.
+    number: Mapped[int] = mapped_column(BigInteger, default=0, index=True)
+    #: What is asked for; `is_look` when it changes nothing.
+    kind: Mapped[str] = mapped_column(_Word)
+    is_look: Mapped[bool]
+    arguments: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    #: waiting, running, done, failed or cancelled.
+    state: Mapped[str] = mapped_column(_Word)
+    #: Which run of the keeper does it; empty while it waits.
+    keeper: Mapped[str] = mapped_column(String(64), default="")
+    #: When it counts as failed unless the keeper says something before, seconds since the epoch.
+    expires_at: Mapped[float]
+    taken_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    #: How far it has come, and what came of it.
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: Why it failed, and what to do about it.
+    error: Mapped[str] = mapped_column(_Log, default="")
+    remedy: Mapped[str] = mapped_column(_Log, default="")
 
 
 class Plan(Base):

@@ -16,6 +16,7 @@ from slapos_wendelin.master import requests as instance_requests
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import (
     AVAILABLE,
+    BUILDING,
     DESTROYED,
     INSTANCE_STATES,
     SOFTWARE_STATES,
@@ -205,7 +206,7 @@ def supply_supply() -> str:
 @blueprint.post("/buildingSoftwareRelease")
 def building_software_release() -> str:
     """Keep that a computer builds a release."""
-    return _report_software("building")
+    return _report_software(BUILDING)
 
 
 @blueprint.post("/availableSoftwareRelease")

@@ -10,10 +10,16 @@ from typing import Any
 from flask import Blueprint, request
 from sqlalchemy import select
 
-from slapos_wendelin.master import computers, moves, registry, status, views
+from slapos_wendelin.master import computers, moves, registry, reports, status, views
 from slapos_wendelin.master.arguments import json_body, number
 from slapos_wendelin.master.checks import check_name
-from slapos_wendelin.master.computer_fields import FIELDS, SIZES, USES, check_measurement
+from slapos_wendelin.master.computer_fields import (
+    FIELDS,
+    SIZES,
+    USES,
+    check_build,
+    check_measurement,
+)
 from slapos_wendelin.master.context import context
 from slapos_wendelin.master.models import Computer
 
@@ -72,6 +78,16 @@ def put_measurement(reference: str) -> dict[str, Any]:
     with context().writing() as session:
         host = registry.computer(session, reference)
         return {"kept": computers.keep_measurement(host, values, now)}
+
+
+@blueprint.put("/computers/<path:reference>/build")
+def put_build(reference: str) -> dict[str, Any]:
+    """Keep where a computer is with the build of a release, and that it called."""
+    build = check_build(json_body("url", "stage", "percent"))
+    with context().writing() as session:
+        host = registry.computer(session, reference)
+        context().presence.seen_in_transaction(host, request.remote_addr or "")
+        return {"kept": reports.report_progress(session, host, build)}
 
 
 @blueprint.get("/computers/<path:reference>/due")

@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, shared
 from slapos_wendelin.master.access import revoke_instance
-from slapos_wendelin.master.checks import AVAILABLE, DESTROYED
+from slapos_wendelin.master.checks import AVAILABLE, BUILDING, DESTROYED
 from slapos_wendelin.master.due import touch_instance
 from slapos_wendelin.master.errors import ConflictError
-from slapos_wendelin.master.models import Computer, Instance, Partition
+from slapos_wendelin.master.models import BUILD, Computer, Instance, Partition
 
 #: How much of an error's text is kept, in characters; its end says most.
 _ERROR_LIMIT = 20_000
@@ -120,14 +121,35 @@ def report_software(
         session.delete(software)
         return True
     failed_before = bool(software.error)
+    _forget_progress(host)
     software.reported_state = state
     software.reported_at = time.time()
-    if state != "building":
+    if state != BUILDING:
         software.error = _kept(error)
     if state == AVAILABLE and failed_before:
         for instance in registry.users_of(session, host, url):
             touch_instance(session, instance)
     return True
+
+
+def report_progress(session: Session, host: Computer, build: Mapping[str, Any]) -> bool:
+    """Keep where a computer is with the build of a release.
+
+    :param build: what `check_build` returned.
+    :returns: False when the computer does not build that release, and nothing was kept.
+    """
+    software = registry.find_software(session, host, build["url"])
+    if software is None or software.reported_state != BUILDING:
+        return False
+    # Of how a build goes on there is no history, and nobody waits for it.
+    host.measured = {**host.measured, BUILD: dict(build)}
+    return True
+
+
+def _forget_progress(host: Computer) -> None:
+    """Forget where a computer was with a build that has ended, or begins anew."""
+    if BUILD in host.measured:
+        host.measured = {name: value for name, value in host.measured.items() if name != BUILD}
 
 
 def _kept(text: str) -> str:

@@ -249,6 +249,7 @@ RULES: Mapping[str, Rule] = {
     "registry.get_computer": Rule(viewer=True, computer=_own_path),
     "registry.delete_computer": _OPERATORS,
     "registry.put_measurement": Rule(computer=_own_path),
+    "registry.put_build": Rule(computer=_own_path),
     "registry.get_due": Rule(computer=_own_path),
     "registry.get_location": _THE_COMPUTER_OR_PARTITION,
     "registry.move_instance": _OPERATORS,
@@ -273,6 +274,14 @@ RULES: Mapping[str, Rule] = {
     "cluster.get_cluster_of_instance": _VIEWERS,
     "cluster.post_node_certificate": Rule(partition=_own_place_document),
     "cluster.post_user_certificate": _OPERATORS,
+    # What is asked of the NEO of a cluster, and how its keeper answers.
+    "operations.post_look": _VIEWERS,
+    "operations.post_operation": _OPERATORS,
+    "operations.get_operations": _VIEWERS,
+    "operations.get_operation": _VIEWERS,
+    "operations.delete_operation": _OPERATORS,
+    "operations.get_offered": _THE_PARTITION,
+    "operations.put_report": Rule(partition=_own_place_document),
 }
 
 _REMEDIES = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The version of the tables in `models`, that of the last file in `migrations/versions`.
-NEWEST_VERSION = "3"
+NEWEST_VERSION = "4"
 
 #: The table in which Alembic keeps the version of the others.
 _VERSION_TABLE = "alembic_version"

@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
+from slapos_wendelin.build_progress import fault_of
 from slapos_wendelin.disk_space import with_remedy
 from slapos_wendelin.master import views
 from slapos_wendelin.master.computer_fields import REMOVED
-from slapos_wendelin.master.models import Computer, Instance, Partition, Product
+from slapos_wendelin.master.models import BUILD, Computer, Instance, Partition, Product
 from slapos_wendelin.master.presence import Presence
 
 LOST = "lost"
@@ -118,6 +119,7 @@ def _computer_view(host: Computer, presence: Presence, offered: int, used: int) 
     measured = dict(host.measured)
     measured_at = measured.pop("measured_at", None)
     deaths = measured.pop("deaths", [])
+    measured.pop(BUILD, None)  # a release tells of it
     degrees = dict(zip(("latitude", "longitude"), host.coordinates, strict=False))
     return {
         "reference": host.reference,
@@ -183,7 +185,8 @@ def _software_problems(software: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield a sentence for each release that could not be built."""
     for release in software:
         if release["reported_state"] == "error":
-            reason = with_remedy(last_line(release["error"] or ""), release["error"] or "")
+            error = release["error"] or ""
+            reason = with_remedy(fault_of(error), error)
             yield f"{release['url']} was not built on {release['computer']}: {reason}"
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, attributes, joinedload
 
-from slapos_wendelin.master.checks import shown
+from slapos_wendelin.master.checks import BUILDING, shown
 from slapos_wendelin.master.errors import UnknownError
 from slapos_wendelin.master.models import (
+    BUILD,
     GUID_PREFIX,
     Computer,
     Instance,
@@ -130,9 +131,18 @@ def software_view(software: Software) -> dict[str, Any]:
         "requested_state": software.requested_state,
         "reported_state": software.reported_state,
         "reported_at": timestamp(software.reported_at),
+        "progress": _progress(software),
         "error": software.error or None,
         "number": software.number,
     }
+
+
+def _progress(software: Software) -> dict[str, Any] | None:
+    """Return where the build of a release is; None when it is not being built, or nobody knows."""
+    build = software.computer.measured.get(BUILD)
+    if software.reported_state != BUILDING or not build or build["url"] != software.url:
+        return None
+    return {"stage": build["stage"], "percent": build["percent"]}
 
 
 def death_view(death: dict[str, Any]) -> dict[str, Any]:

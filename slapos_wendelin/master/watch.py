@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.master.due import LAST_NUMBER, Board
-from slapos_wendelin.master.models import Computer, Property
+from slapos_wendelin.master.due import LAST_NUMBER, Board, operations_of
+from slapos_wendelin.master.models import Computer, Operation, Property
 
 #: How often the database is asked while somebody waits, in seconds.
 _INTERVAL = 0.2
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Puts on the board the numbers that other processes gave to computers.
+    """Puts on the board the numbers that other processes gave to computers and operations.
 
     It asks the database only while somebody waits.
     """
@@ -63,5 +63,11 @@ class Watcher:
             news = session.execute(
                 select(Computer.reference, Computer.number).where(Computer.number > seen)
             ).all()
+            asked = session.execute(
+                select(Operation.tree_id, func.max(Operation.number))
+                .where(Operation.number > seen)
+                .group_by(Operation.tree_id)
+            ).all()
             self._board.publish({each.reference: each.number for each in news})
+            self._board.publish({operations_of(tree): number for tree, number in asked})
         return last

@@ -32,13 +32,13 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
+from slapos_wendelin.build_settings import PYTHON_INDEX
 from slapos_wendelin.files import held, sha256_of, write_atomically
 from slapos_wendelin.mirror.errors import MirrorError
 from slapos_wendelin.mirror.needs import Archive
+from slapos_wendelin.recipe.mirrored import archive_place
 
 CATALOG = "mirror.json"
-#: The Python index, as a folder or URL below the mirror's.
-PYTHON_INDEX = "python/simple"
 _FORMAT = 1
 
 
@@ -90,7 +90,7 @@ class MirrorFolder:
 
     def place(self, archive: Archive) -> Path:
         """Return where an archive is or will be."""
-        return self.root / "sources" / archive.sha256[:16] / archive.filename
+        return self.root / archive_place(archive.url, archive.sha256)
 
     def holds(self, archive: Archive) -> bool:
         """Whether an archive is there, undamaged."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
 
 from zc.buildout import configparser
 
 from slapos_wendelin.mirror.errors import MirrorError
+from slapos_wendelin.recipe.mirrored import archive_name
 
 #: Folders of a release that have profiles, and the lock of what runs buildout.
 _FOLDERS = ("component", "stack", "software")
@@ -37,7 +37,7 @@ class Archive:
     @property
     def filename(self) -> str:
         """Name of the archive."""
-        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+        return archive_name(self.url)
 
 
 @dataclass(frozen=True)

@@ -19,3 +19,18 @@ class StorageUnavailableError(WendelinError):
 
 class WorkersError(WendelinError):
     """The dask workers cannot be reached, or a task cannot be done by them."""
+
+
+class OperationError(WendelinError):
+    """NEO cannot do what an operator asks for, or not now."""
+
+
+class ChannelError(WendelinError):
+    """The master cannot be asked what to do, or refuses what it is told.
+
+    :param status: the HTTP status of its answer; 0 when there was none.
+    """
+
+    def __init__(self, message: str, remedy: str = "", status: int = 0) -> None:
+        super().__init__(message, remedy)
+        self.status = status

@@ -7,6 +7,9 @@ looks every few seconds and does one step at a time, so that it may be killed an
 new storages are added, the number of replicas is set, the partition table is tweaked until nothing
 is left to change, and storages that others have replaced are dropped. Data moves in the background
 and the cluster goes on meanwhile.
+
+Between its steps it does what operators ask for at the master (`slapos cluster neo`), in the same
+thread, so that nobody else changes the partition table meanwhile.
 """
 
 from __future__ import annotations
@@ -17,16 +20,25 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from neo.lib.protocol import CellStates, ClusterStates, NodeStates, NodeTypes, uuid_str
+from neo.lib.protocol import CellStates, ClusterStates, NodeStates, NodeTypes
 from neo.lib.util import parseNodeAddress
 from neo.neoctl.neoctl import NeoCTL, NotReadyException
 
 from slapos_wendelin.neo import certificates
+from slapos_wendelin.neo.channel import Channel
+from slapos_wendelin.neo.control import names, refused, tweak
+from slapos_wendelin.neo.desk import Desk
+from slapos_wendelin.neo.errors import OperationError
+from slapos_wendelin.neo.master_line import Place
+from slapos_wendelin.neo.tasks import Access
 
 #: Seconds between two looks at the cluster.
 INTERVAL = 2.0
+
+#: Seconds between two looks at how goes what operators have asked for.
+BUSY_INTERVAL = 0.5
 
 #: How many looks in a row have to find that a storage was replaced, until it counts as such.
 REPLACED_LOOKS = 5
@@ -60,7 +72,7 @@ class Keeper:
         pending = _in_state(storages, NodeStates.PENDING)
         if pending:
             control.enableStorageList(pending)
-            return f"added {_names(pending)}"
+            return f"added {names(pending)}"
         running = _in_state(storages, NodeStates.RUNNING)
         _, kept, rows = control.getPartitionRowList()
         if kept != self.replicas and len(running) > self.replicas:
@@ -82,10 +94,10 @@ class Keeper:
 
     def _tweak(self, control: NeoCTL) -> str | None:
         """Spread the cells over the storages that run, if they are not."""
-        changed, _ = control.tweakPartitionTable(self._replaced, dry_run=True)
+        changed, _ = tweak(control, self._replaced, dry_run=True)
         if not changed:
             return None
-        control.tweakPartitionTable(self._replaced)
+        tweak(control, self._replaced)
         return "tweaked the partition table"
 
     def _drop(self, control: NeoCTL) -> str | None:
@@ -94,7 +106,7 @@ class Keeper:
             return None
         for storage in self._replaced:
             control.dropNode(storage)
-        return f"dropped {_names(self._replaced)}, which others have replaced"
+        return f"dropped {names(self._replaced)}, which others have replaced"
 
     def _settle(self, *state: Any) -> None:
         """Remember that nothing is left to do in this state."""
@@ -106,11 +118,6 @@ def _in_state(storages: dict[int, Any], state: Any) -> list[int]:
     return sorted(storage for storage, found in storages.items() if found == state)
 
 
-def _names(storages: list[int]) -> str:
-    """Return the names of storages."""
-    return ", ".join(map(uuid_str, storages))
-
-
 def _is_copying(rows: list[Any], replaced: list[int]) -> bool:
     """Return whether some cell that counts is not yet, or no longer, fully up to date."""
     return any(
@@ -118,8 +125,8 @@ def _is_copying(rows: list[Any], replaced: list[int]) -> bool:
     )
 
 
-def main() -> None:
-    """Look and step for ever, until SIGTERM."""
+def _options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--admin", required=True, help="address of the admin node")
     parser.add_argument(
@@ -127,27 +134,78 @@ def main() -> None:
     )
     parser.add_argument("--storage-count", required=True, type=int)
     parser.add_argument("--replicas", required=True, type=int)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    parser.add_argument("--cluster", default="", help="name of the cluster, for its clients")
+    parser.add_argument("--masters", default="", help="addresses of its masters")
+    parser.add_argument("--master-url", help="where operators ask for something (default: nowhere)")
+    parser.add_argument("--computer", default="", help="the computer of this partition")
+    parser.add_argument("--partition", default="", help="its name")
+    parser.add_argument("--master-certificate", default="", help="with which it calls the master")
+    parser.add_argument("--master-key", default="")
+    return parser.parse_args()
+
+
+def _channel(options: argparse.Namespace) -> Channel:
+    """Return the way to the master, at which nobody listens unless its URL is known."""
+    channel = Channel(
+        Place(
+            options.master_url or "",
+            options.computer,
+            options.partition,
+            options.master_certificate,
+            options.master_key,
+        )
+    )
+    if options.master_url:
+        channel.start()
+    return channel
+
+
+def main() -> None:
+    """Look and step for ever, until SIGTERM."""
+    options = _options()
+    # NEO's logger, which is imported, has taken the place for itself, and shows warnings only.
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout, force=True
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = parseNodeAddress(options.admin)
     files = certificates.files_in(options.certificates) if options.certificates else None
     keeper = Keeper(options.storage_count, options.replicas)
+    channel = _channel(options)
+    desk = Desk(channel, Access(options.cluster, options.masters, options.certificates))
+    try:
+        while True:
+            control = NeoCTL(address, ssl=files)
+            try:
+                _keep(control, keeper, desk, channel)
+            except NotReadyException:
+                pass  # no admin or no primary master for now
+            except (RuntimeError, OperationError) as error:
+                log.info("the master refused: %s", error)
+            except SystemExit as refusal:
+                log.info("%s", refused(refusal))
+            finally:
+                control.close()
+            channel.wait(INTERVAL)
+    finally:
+        desk.stop()
+
+
+def _keep(control: NeoCTL, keeper: Keeper, desk: Desk, channel: Channel) -> NoReturn:
+    """Do what is asked for and step, over and over.
+
+    However often something is asked for, the steps keep their distance: a storage counts as
+    replaced by the number of looks that found it so.
+    """
+    next_step = time.monotonic()
     while True:
-        control = NeoCTL(address, ssl=files)
-        try:
-            while True:
-                done = keeper.step(control)
-                if done:
-                    log.info("%s", done)
-                time.sleep(INTERVAL)
-        except NotReadyException:
-            pass  # no admin or no primary master for now
-        except RuntimeError as error:
-            log.info("the master refused: %s", error)
-        finally:
-            control.close()
-        time.sleep(INTERVAL)
+        desk.work(control)
+        if not desk.is_alone and time.monotonic() >= next_step:
+            done = keeper.step(control)
+            if done:
+                log.info("%s", done)
+            next_step = time.monotonic() + INTERVAL
+        channel.wait(BUSY_INTERVAL if desk.is_busy else INTERVAL)
 
 
 if __name__ == "__main__":

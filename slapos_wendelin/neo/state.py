@@ -53,7 +53,7 @@ def _describe(node: tuple[Any, ...]) -> dict[str, Any]:
     host_and_port = None
     if address:
         host = address[0].decode() if isinstance(address[0], bytes) else address[0]
-        host_and_port = f"{host}:{address[1]}"
+        host_and_port = f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
     return {
         "type": str(node_type),
         "id": uuid_str(node_id),

@@ -25,10 +25,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         configuration = read_configuration(options.configuration)
-        master, reporting = _client(configuration), _client(configuration)
+        clients = [_client(configuration) for _ in range(3)]
     except WendelinError as error:
         sys.exit(f"wendelin: {error}")
-    service = NodeService(configuration, master, reporting)
+    service = NodeService(configuration, *clients)
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())

@@ -13,6 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 from slapos_wendelin.errors import CommandError, WendelinError
@@ -44,7 +45,7 @@ def give_addresses(own: str, wanted: list[str]) -> list[str]:
     if missing and own not in there:
         raise CommandError(f"the host has no address {own} any more", "join it again")
     for address in missing:
-        _ip("address", "add", f"{address}/32", "dev", there[own])
+        _ip("address", "add", str(ip_network(address)), "dev", there[own])
     return missing
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from slapos.grid import SlapObject
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.files import sync_file_systems, write_atomically
 
 #: The mark of a release that is complete, which slapgrid writes and which is looked for.
@@ -54,6 +55,13 @@ class Software(SlapObject.Software):
         super().destroy()
         sync_file_systems([Path(self.software_root)])
         self._unmark()
+
+    def _additional_buildout_parameters(self, extends_cache: str) -> Generator[str]:
+        """Yield options of buildout: where all sources are in a folder, nothing is downloaded."""
+        yield from super()._additional_buildout_parameters(extends_cache)
+        mirror = os.environ.get(build_settings.VARIABLES[build_settings.MIRROR], "")
+        if mirror and build_settings.is_folder(mirror):
+            yield "buildout:offline=true"
 
     def _unmark(self) -> None:
         """Say that the release is not being built any more."""

@@ -15,7 +15,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from slapos.grid.promise import PromiseError
 from slapos.slap.exception import ConnectionError as SlapConnectionError
 from slapos.slap.slap import NotFoundError, ServerError
 
+from slapos_wendelin import build_settings
+from slapos_wendelin.build_progress import Progress, fault_of
 from slapos_wendelin.disk_space import with_remedy
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.node import channel, durable, forking
@@ -51,8 +53,16 @@ class Fork:
 class Processor:
     """Does what the agent says."""
 
-    def __init__(self, grid: Grid, tell: Callable[[channel.Document], None]) -> None:
+    def __init__(
+        self, grid: Grid, configuration: Path, tell: Callable[[channel.Document], None]
+    ) -> None:
+        """Make a processor.
+
+        :param configuration: the computer's slapos.cfg.
+        :param tell: is called with each event.
+        """
         self.grid = grid
+        self._configuration = configuration
         self.forks: dict[int, Fork] = {}
         self._tell = tell
         self._partitions: dict[str, Any] = {}
@@ -178,7 +188,11 @@ class Processor:
 
     def _build(self, output: int) -> None:
         """Build and remove releases; tell of each that fails, why."""
+        os.environ.update(build_settings.environment(build_settings.read(self._configuration)))
+        listener = _BuildListener(output)
+        self.grid.logger.addHandler(listener)
         for release in self.grid.computer.getSoftwareReleaseList():
+            release.building = listener.following(release)
             release.error = self._telling(release, output)
         if self.grid.processSoftwareReleaseList() != stock.SLAPGRID_SUCCESS:
             raise WendelinError("a release could not be built or removed", "see its error")
@@ -190,8 +204,7 @@ class Processor:
 
         def tell(error: Any, **options: Any) -> None:
             text = str(error).strip()
-            lines = text.splitlines() or ["no reason was given"]
-            reason = with_remedy(lines[-1].strip()[:1000], text)
+            reason = with_remedy((fault_of(text) or "no reason was given")[:1000], text)
             event = {"event": "unbuilt", "url": release.getURI(), "error": reason}
             channel.write_line(output, event)
             tell_master(error, **options)
@@ -241,6 +254,39 @@ def _work(work: Callable[[int], None], output: int, kept: list[int]) -> int:
     return 0
 
 
+class _BuildListener(logging.Handler):
+    """Hears what buildout says, line by line, and tells the agent how far a build is."""
+
+    def __init__(self, output: int) -> None:
+        super().__init__(logging.INFO)
+        self._output = output
+        self._url = ""
+        self._progress = Progress()
+
+    def following(self, release: Any) -> Callable[[], None]:
+        """Return what tells the master that a release is being built, and follows its build."""
+        tell_master = release.building
+
+        def begin() -> None:
+            self._url, self._progress = release.getURI(), Progress()
+            self._tell()
+            tell_master()
+
+        return begin
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hear one line."""
+        progress = self._progress.after(record.getMessage())
+        if self._url and progress != self._progress:
+            self._progress = progress
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell where the build is."""
+        event = {"event": "building", "url": self._url, **asdict(self._progress)}
+        channel.write_line(self._output, event)
+
+
 class Faults:
     """Takes the error that the slap library only logs."""
 
@@ -288,7 +334,7 @@ def main() -> None:
     buildouts, promises = (channel.take_channel(int(each)) for each in sys.argv[2:4])
     grid = make_grid(configuration, buildouts, promises)
     forking.settle()
-    serve(Processor(grid, lambda document: channel.write_line(1, document)))
+    serve(Processor(grid, configuration, lambda document: channel.write_line(1, document)))
 
 
 def serve(processor: Processor) -> None:

@@ -18,10 +18,12 @@ import threading
 import time
 from typing import Any, TextIO
 
+from slapos_wendelin.build_progress import Progress
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.joining import renew_if_possible
 from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import channel, exclusion, state
+from slapos_wendelin.node.build_reporter import BuildReporter
 from slapos_wendelin.node.configuration import NodeConfiguration
 from slapos_wendelin.node.helpers import Helper
 from slapos_wendelin.node.measurement import Reporter
@@ -55,11 +57,16 @@ class NodeService:
     """Runs until told to stop; may be killed at any time and started again."""
 
     def __init__(
-        self, configuration: NodeConfiguration, master: MasterClient, reporting: MasterClient
+        self,
+        configuration: NodeConfiguration,
+        master: MasterClient,
+        reporting: MasterClient,
+        build_reporting: MasterClient,
     ) -> None:
         """Make a service.
 
         :param reporting: another client of the same master, for measurements.
+        :param build_reporting: one more, for the progress of builds.
         """
         self.configuration = configuration
         self.master = master
@@ -69,6 +76,7 @@ class NodeService:
             reporting, configuration.computer, configuration.instance_root, self._report_deaths
         )
         self.keeper.deaths.changed = self.reporter.wake
+        self.build_reporter = BuildReporter(build_reporting, configuration.computer)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._stopped = threading.Event()
@@ -101,7 +109,8 @@ class NodeService:
             self._start_helpers()
             for work in (self._wait_for_work, self._watch_programs):
                 threading.Thread(target=work, daemon=True).start()
-            threading.Thread(target=self.reporter.run, args=(self._stop,), daemon=True).start()
+            for reporter in (self.reporter, self.build_reporter):
+                threading.Thread(target=reporter.run, args=(self._stop,), daemon=True).start()
             while not self._stop.is_set():
                 self._step()
         finally:
@@ -117,6 +126,7 @@ class NodeService:
         self._events.put({"event": "stop"})
         self.keeper.wake()
         self.reporter.wake()
+        self.build_reporter.wake()
         self._stopped.wait()
 
     def look_again(self) -> None:
@@ -248,11 +258,18 @@ class NodeService:
         self._release("software")
         self._next_fetch = now
 
+    def _on_building(self, event: Event, _: float) -> None:
+        """Note where the build of a release is."""
+        progress = Progress(event["stage"], event["percent"])
+        self.work.builds(event["url"], progress)
+        if progress.stage:
+            self.build_reporter.tell(event["url"], progress)
+
     def _on_unbuilt(self, event: Event, _: float) -> None:
         """Note why a release was not built or removed."""
         software = self.work.software.get(event["url"])
         if software is not None:
-            software.error = event["error"]
+            software.error, software.progress = event["error"], None
 
     def _on_promises(self, event: Event, now: float) -> None:
         """Note what the promises of a partition say."""

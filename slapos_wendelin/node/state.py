@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def describe(work: Work, now: float, held: str) -> Document:
                 "url": each.url,
                 "wanted": each.state,
                 "state": "building" if work.is_building else "waits",
+                "progress": None if each.progress is None else asdict(each.progress),
                 "tries": each.tries,
                 "error": each.error,
                 "next_try": None if work.is_building else _time(work.build_not_before, now),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from slapos_wendelin.build_progress import Progress
+
 Document = dict[str, Any]
 
 #: Seconds before work that failed is tried again, doubled each time up to the second.
@@ -105,6 +107,8 @@ class Software:
     tries: int = 0
     #: Why the last try has failed; empty when it has not.
     error: str = ""
+    #: Where its build is; None while it is not being built.
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -235,11 +239,17 @@ class Work:
         self.is_building = True
         return True
 
+    def builds(self, url: str, progress: Progress) -> None:
+        """Note where the build of a release is; no other one is being built."""
+        for software in self.software.values():
+            software.progress = progress if software.url == url else None
+
     def built(self, now: float, *, well: bool) -> None:
         """Note that the building has ended; the releases are looked at anew after it."""
         self.is_building = False
         for software in self.software.values():
             software.tries += 1
+            software.progress = None
         if well:
             self._build_retry = FIRST_RETRY
         self.build_not_before = now + self._build_retry

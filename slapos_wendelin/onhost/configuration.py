@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
-from ipaddress import IPv4Network
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +30,8 @@ class Computer:
     #: A block of addresses, one for each partition; empty for the host's own address.
     block: str = ""
     folder: Path = Path(CONFIGURATION)
+    #: Where builds take things from, by the options of `build_settings`.
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Path:
@@ -55,6 +58,7 @@ class Computer:
             shared_parts=self.data / "shared",
             definition=self.folder / "definition.cfg",
             addresses=tuple(self._addresses(own)),
+            builds=self.builds,
         )
         return {self.settings: _HEAD + files.settings(), files.definition: files.described(own)}
 
@@ -72,7 +76,7 @@ class Computer:
         """Return the address of each partition."""
         if not self.block:
             return [own] * self.partitions
-        block = IPv4Network(self.block)
+        block = ip_network(self.block)
         if block.num_addresses < self.partitions:
             raise CommandError(
                 f"{self.block} has {block.num_addresses} addresses, not {self.partitions}",
@@ -85,12 +89,14 @@ def own_address(master: str) -> str:
     """Return the address from which this host calls the master."""
     parts = urlsplit(master)
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_DGRAM)
+        family, kind, *_, there = found[0]
+        with socket.socket(family, kind) as probe:
             # Nothing is sent: the kernel says which address it would use.
-            probe.connect((parts.hostname or "", parts.port or 443))
+            probe.connect(there)
             return str(probe.getsockname()[0])
     except OSError as error:
         raise CommandError(
-            f"the host has no IPv4 address that leads to {master}: {error.strerror or error}",
+            f"the host has no address that leads to {master}: {error.strerror or error}",
             "give it one",
         ) from error

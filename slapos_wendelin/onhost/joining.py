@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.errors import CommandError, ParameterError
 from slapos_wendelin.files import sync_file_systems
 from slapos_wendelin.onhost.agent import Agent
@@ -35,7 +36,7 @@ class Joining:
     """One joining of this host.
 
     :param order: what the joining machine wants: ``name``, ``master``, ``prefix``, ``data``,
-        ``partitions``, ``addresses``, ``python`` and ``toolkit``.
+        ``partitions``, ``addresses``, ``builds``, ``python`` and ``toolkit``.
     """
 
     def __init__(self, session: Session, order: dict[str, Any]) -> None:
@@ -50,6 +51,7 @@ class Joining:
             data=data,
             partitions=order["partitions"] or before.get("partitions", PARTITIONS),
             block=order["addresses"] or before.get("addresses", ""),
+            builds=build_settings.changed(before.get("builds", {}), order["builds"]),
         )
         self._toolkit = Toolkit(self._prefix, order["python"], order["toolkit"])
         self._agent = Agent(session, self._prefix, data, self._computer.settings)
@@ -81,6 +83,7 @@ class Joining:
 
     def _begin(self) -> None:
         """Note what is wanted; refuse what cannot be."""
+        _check_folders(self._order["builds"])
         before = self._record.values.get("partitions", 0)
         if not self._record.values:
             self._record.note(made=traces(self._prefix, self._computer.data, self._computer.folder))
@@ -98,6 +101,7 @@ class Joining:
             data=str(self._computer.data),
             partitions=self._computer.partitions,
             addresses=self._computer.block or None,
+            builds=dict(self._computer.builds) or None,
         )
 
     def _do(
@@ -204,6 +208,17 @@ def traces(*folders: Path) -> list[str]:
     """Return what is not on this host yet and comes with the joining, besides the folders."""
     parents = [parent for each in folders for parent in each.parents]
     return [str(each) for each in (*parents, *map(Path, _SIDE_EFFECTS)) if not each.exists()]
+
+
+def _check_folders(builds: Mapping[str, str]) -> None:
+    """Refuse folders to build from that this host does not have."""
+    for option in (build_settings.CACHE, build_settings.MIRROR):
+        place = builds.get(option, "")
+        if place and build_settings.is_folder(place) and not Path(place).is_dir():
+            raise ParameterError(
+                f"{option} is {place}, and the host has no such folder",
+                "put it there, or name another folder of the host, or a URL",
+            )
 
 
 def _digest(values: list[str]) -> str:

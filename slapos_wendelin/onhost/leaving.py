@@ -66,12 +66,15 @@ def _drop_addresses(session: Session, block: str) -> None:
     if not block:
         return
     network = ipaddress.ip_network(block)
-    shown = session.run(["ip", "-o", "-4", "address", "show"], doing="looking at the addresses")
+    shown = session.run(["ip", "-o", "address", "show"], doing="looking at the addresses")
     for line in shown.splitlines():
         words = line.split()
         interface, address = words[1], words[3]
+        if words[2] not in ("inet", "inet6"):
+            continue
         # Those that were given to partitions are for one host each.
-        if address.endswith("/32") and ipaddress.ip_address(address[:-3]) in network:
+        given = ipaddress.ip_network(address, strict=False)
+        if given.num_addresses == 1 and given.network_address in network:
             command = ["ip", "address", "delete", address, "dev", interface]
             session.run(command, doing=f"taking {address} away")
 

@@ -50,10 +50,11 @@ def _taken(address: str | None) -> str:
     if not address:
         return ""
     host, port = address.rsplit(":", 1)
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host.strip("[]"), int(port)))
         except OSError as error:
             return f"; it cannot listen at {address}: {error.strerror}"
     return ""

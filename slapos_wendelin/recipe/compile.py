@@ -16,6 +16,7 @@ from slapos.recipe import cmmi
 from zc.buildout import UserError
 from zc.buildout.download import Download
 
+from slapos_wendelin.build_settings import COMPILE, NEVER, VARIABLES
 from slapos_wendelin.buildout.base_location import OPTION as BASE_LOCATION
 from slapos_wendelin.buildout.errors import ProfileError
 from slapos_wendelin.compiled.cache import COMPILER_FILE, RECIPE
@@ -31,6 +32,8 @@ from slapos_wendelin.recipe.compiler_output import (
     percentage,
     useful_lines,
 )
+from slapos_wendelin.recipe.index import without_password
+from slapos_wendelin.recipe.mirrored import MIRROR_VARIABLE, fetch_from_mirror
 from slapos_wendelin.recipe.program import clean_environment
 from slapos_wendelin.recipe.resource import option_is_true, option_lines, read_resource
 from slapos_wendelin.recipe.shared import SharedPart, out_of_space
@@ -43,8 +46,7 @@ _RECIPE_VERSION = 1
 JOBS_VARIABLE = "WENDELIN_JOBS"
 
 #: Whether programs may be compiled at all, or must be taken from a cache.
-COMPILE_VARIABLE = "WENDELIN_COMPILE"
-NEVER = "never"
+COMPILE_VARIABLE = VARIABLES[COMPILE]
 
 #: Bytes that a compiler of C++ may need.
 _MEMORY_OF_A_JOB = 1024**3
@@ -75,6 +77,7 @@ class Recipe(cmmi.Recipe):
       is in a file that stays.
     - A result that another computer has built is taken from a cache (environment variables
       WENDELIN_COMPILED and WENDELIN_COMPILED_KEYS); with WENDELIN_COMPILE=never from there only.
+    - The archive may come from a mirror (WENDELIN_MIRROR) instead of its URL.
     """
 
     keep_on_error = False
@@ -192,6 +195,26 @@ class Recipe(cmmi.Recipe):
     def _archive(self) -> tuple[Path, bool]:
         """Return the source archive, its checksum checked, and whether it is to be removed."""
         self.log.info("fetching %s", self.url)
+        mirrored = fetch_from_mirror(self.url, self.sha256, os.environ)
+        path, is_temporary = mirrored or self._download()
+        digest = sha256_of(path)
+        if digest == self.sha256:
+            return path, is_temporary
+        # What buildout has downloaded is a copy too.
+        own = is_temporary or not (mirrored or _is_local(self.url))
+        if own:
+            path.unlink()
+        mirror = without_password(os.environ.get(MIRROR_VARIABLE, ""))
+        place = f"{self.url} of the mirror {mirror}" if mirrored else self.url
+        raise ProfileError(
+            f"{place} has sha256 {digest}, not {self.sha256}",
+            "nothing was built from it"
+            + (" and the copy was removed" if own else "")
+            + "; find out why it differs, or correct the profile",
+        )
+
+    def _download(self) -> tuple[Path, bool]:
+        """Return what the URL names, or buildout's copy of it, and whether it is to be removed."""
         try:
             found, is_temporary = Download(self.section, hash_name=True)(self.url)
         except (OSError, UserError) as error:
@@ -200,19 +223,7 @@ class Recipe(cmmi.Recipe):
                 "connect this machine, or fill a mirror where there is a network "
                 "(./wendelin mirror FOLDER), then ./wendelin build --from FOLDER PROFILE here",
             ) from error
-        path = Path(found)
-        digest = sha256_of(path)
-        if digest == self.sha256:
-            return path, bool(is_temporary)
-        own = "://" in self.url and not self.url.startswith("file:")
-        if own:
-            path.unlink()  # a copy that buildout has made
-        raise ProfileError(
-            f"{self.url} has sha256 {digest}, not {self.sha256}",
-            "nothing was built from it"
-            + (" and the copy was removed" if own else "")
-            + "; find out why it differs, or correct the profile",
-        )
+        return Path(found), bool(is_temporary)
 
     def generate_build_environment_script(
         self,
@@ -304,6 +315,11 @@ def job_count(environment: Mapping[str, str]) -> int:
         return int(given)
     memory = psutil.virtual_memory().available
     return max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY_OF_A_JOB))
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL names a file of this machine, which is used where it is."""
+    return "://" not in url or url.startswith("file:")
 
 
 def _required(name: str, options: Any, option: str) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidSdistFilename, canonicalize_name, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
+from requests.utils import get_netrc_auth
 from zc.buildout.easy_install import default_index_url
 
 from slapos_wendelin.buildout.errors import ProfileError
@@ -157,14 +158,21 @@ def _open(url: str) -> tuple[bytes, str]:
         url += "index.html"
     try:
         request = urllib.request.Request(without_password(url), headers=_ACCEPT)  # noqa: S310
-        if parts.username:
-            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(user.encode()).decode()
+        if login := _login(url):
+            token = base64.b64encode(":".join(login).encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
             return answer.read(), answer.headers.get_content_type()
     except (URLError, OSError) as error:
         raise ProfileError(f"cannot fetch {without_password(url)}: {error}", NETWORK) from error
+
+
+def _login(url: str) -> tuple[str, str] | None:
+    """Return user and password for a URL: from itself, else from ~/.netrc."""
+    parts = urlsplit(url)
+    if parts.username:
+        return unquote(parts.username), unquote(parts.password or "")
+    return get_netrc_auth(url)
 
 
 def without_password(url: str) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.buildout.errors import ProfileError
 from slapos_wendelin.compiled.cache import Cache
 from slapos_wendelin.compiled.errors import CacheError, NotInCacheError, UnreachableError
@@ -13,8 +14,8 @@ from slapos_wendelin.compiled.keys import read_public_keys
 from slapos_wendelin.compiled.places import open_place
 
 #: Folder or URL of the cache, and the public keys (or files of them) that are trusted.
-PLACE_VARIABLE = "WENDELIN_COMPILED"
-KEYS_VARIABLE = "WENDELIN_COMPILED_KEYS"
+PLACE_VARIABLE = build_settings.VARIABLES[build_settings.CACHE]
+KEYS_VARIABLE = build_settings.VARIABLES[build_settings.KEYS]
 
 
 def restore(

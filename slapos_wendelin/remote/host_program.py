@@ -23,7 +23,7 @@ from slapos_wendelin.remote.errors import HostError
 from slapos_wendelin.remote.ssh import Connection, lost
 
 _PACKAGE = "slapos_wendelin"
-_SHARED = ("__init__.py", "computer_files.py", "errors.py", "files.py")
+_SHARED = ("__init__.py", "build_settings.py", "computer_files.py", "errors.py", "files.py")
 #: Bytes of one piece of data.
 _PIECE = 1 << 16
 #: Reads the modules from the first frame and imports the one that does the work.

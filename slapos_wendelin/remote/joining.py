@@ -240,6 +240,7 @@ class HostJoining:
                 "python": facts.python,
                 "partitions": target.partitions,
                 "addresses": target.addresses,
+                "builds": dict(target.builds),
                 "toolkit": self._wheelhouse.identity(platform),
             }
         )

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pip._internal.models.index import PyPI
-
 from slapos_wendelin.onhost.record import RECORD
 from slapos_wendelin.remote.errors import HostError
 from slapos_wendelin.remote.ssh import Connection
@@ -190,6 +188,9 @@ def look(
 
 def script_for(*, prefix: str, data: str, master_url: str, ask_index: bool) -> str:
     """Return the script that a host runs."""
+    # A process that has imported pip cannot import setuptools, nor buildout, any more.
+    from pip._internal.models.index import PyPI  # noqa: PLC0415
+
     values = {
         "prefix": prefix,
         "data": data,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificates
+from neo_kept import Kept, kept_cluster
 from neo_suite import NeoRuns, build_environment, submitted
 
 # slapos.core's tests import the package of that name, which became unittest.mock long ago.
@@ -41,3 +42,10 @@ def neo_runs(
     """Runs of the modules whose cases are selected, all queued at once."""
     runs = NeoRuns(neo_python, certificates, tmp_path_factory.mktemp("neo"))
     yield from submitted(request, runs, lambda parameters: parameters.get("neo_case"))
+
+
+@pytest.fixture
+def kept(neo_python: str, tmp_path: Path) -> Iterator[Kept]:
+    """A cluster whose keeper does what is asked for, and nothing by itself."""
+    with kept_cluster(Path(neo_python).parent, tmp_path) as started:
+        yield started

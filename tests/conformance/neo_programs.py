@@ -34,6 +34,17 @@ for line in sys.stdin:
 print("value", root["value"], flush=True)
 """
 
+BULK = """
+import os, sys, transaction, ZODB, zodburi
+from persistent.mapping import PersistentMapping
+open_storage, options = zodburi.resolve_uri(sys.argv[1])
+db = ZODB.DB(open_storage(), **options)
+with transaction.manager:
+    db.open().root()["bulk"] = [
+        PersistentMapping(data=os.urandom(100_000)) for _ in range(int(sys.argv[2]) // 100_000)
+    ]
+"""
+
 
 def free_port() -> int:
     with socket.socket() as listener:

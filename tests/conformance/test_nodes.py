@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from neo_programs import PATIENCE, Cluster, commit, last_value, wait_until
+from neo_programs import BULK, PATIENCE, Cluster, commit, last_value, wait_until
 
 
 @pytest.fixture
@@ -167,3 +167,30 @@ def test_a_client_goes_on_when_a_storage_was_dropped_while_it_was_away(cluster: 
     client.send_signal(signal.SIGCONT)
     commit(client, 2)
     assert last_value(client) == "value 2\n"
+
+
+def test_what_a_storage_copies_is_bounded_and_clients_go_on(
+    neo_python: str, tmp_path: Path
+) -> None:
+    bandwidth, size = 1_000_000, 5_000_000
+    described = Cluster(Path(neo_python).parent, tmp_path)
+    for storage in ("s1", "s2"):
+        described.commands[storage].append(f"--replication-bandwidth={bandwidth}")
+    with described as cluster:
+        wait_until(cluster.is_replicated)
+        cluster.end("s2", signal.SIGKILL)
+        command = [cluster.programs / "python", "-c", BULK, cluster.uri, str(size)]
+        subprocess.run(command, check=True, timeout=PATIENCE)
+        client = cluster.client()
+        commit(client, 0)
+        began = time.monotonic()
+        cluster.start("s2")
+        commits = 0
+        while not cluster.is_replicated():
+            commits += 1
+            commit(client, commits)
+            assert time.monotonic() < began + PATIENCE, cluster.ask("print", "pt")
+        seconds = time.monotonic() - began
+        assert seconds > 0.9 * size / bandwidth
+        assert commits > 2  # each look at the cluster takes about a second on a busy machine
+        assert last_value(client) == f"value {commits}\n"

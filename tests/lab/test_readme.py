@@ -15,6 +15,7 @@ from environment import REPOSITORY, Environment
 SHOWN = {
     "./wendelin status": "neo-storage-2",
     "./wendelin run slapos request wendelin-cluster": "zodb-uri",
+    "./wendelin run slapos cluster neo pt wendelin-cluster": "neo-storage-2 (",
     "./wendelin run neoctl print pt": "replicas: 1",
     "./wendelin doctor": "This machine has all that is needed",
 }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What tests of profiles and recipes share: real buildout runs, a Python index on loopback."""
 
+import base64
 import hashlib
 import http.server
 import io
@@ -121,8 +122,11 @@ def sha256(content: bytes) -> str:
 class Index:
     """A Python index that a test fills, and that counts what is fetched.
 
-    While ``gate`` is cleared, requests for files wait.
+    While ``gate`` is cleared, requests for files wait. Where ``login`` is set, others are refused.
     """
+
+    #: User and password, with a colon in between.
+    login = ""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -154,6 +158,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Note the file's name, wait for the gate, answer."""
+        token = base64.b64encode(self.index.login.encode()).decode()
+        if self.index.login and self.headers["Authorization"] != f"Basic {token}":
+            self.send_error(401)
+            return
         if "." in self.path.rpartition("/")[2]:
             self.index.fetched.append(self.path.rpartition("/")[2])
             self.index.gate.wait(60)

@@ -22,6 +22,7 @@ def help_of(*words: str) -> str:
         (["request", "cluster", "-h"], "--parameters-file"),
         (["master", "start", "--help"], "master start [-h]"),
         (["cluster", "--help"], "cluster rollback"),
+        (["cluster", "neo", "--help"], "cluster neo balance"),
     ],
 )
 def test_a_command_tells_of_itself(words: list[str], shown: str):
@@ -32,3 +33,10 @@ def test_a_command_tells_of_itself(words: list[str], shown: str):
 
 def test_without_a_command_all_are_told():
     assert "cachelookup" in help_of("--help")
+
+
+def test_the_shell_completes_commands_of_three_words():
+    command = [sys.executable, "-m", "slapos_wendelin.cli.entry", "complete"]
+    script = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "cmds_cluster_neo='balance cancel cells follow nodes operations pack pt tweak'" in script
+    assert "--without" in script.partition("cmds_cluster_neo_tweak='")[2].partition("\n")[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from slapos_wendelin.cli.inventory import InventoryError, read_inventory
+from slapos_wendelin.compiled.keys import make_key
 from slapos_wendelin.errors import ParameterError
 from slapos_wendelin.remote.errors import HostError
 from slapos_wendelin.remote.fleet import Names, for_all
@@ -90,6 +91,28 @@ def test_a_fault_is_named_with_its_place_its_value_and_what_is_allowed(
         read_inventory(path)
     assert fault in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_hosts_share_a_cache_and_one_may_do_without(tmp_path: Path) -> None:
+    key = make_key(tmp_path / "key")
+    text = INVENTORY.replace(
+        "  labels: {owner: us}\n",
+        "  labels: {owner: us}\n  compiled-cache: https://cache.example.org\n"
+        f"  compiled-cache-keys: ['{key}']\n  source-mirror: /srv/mirror\n",
+    ).replace("    partitions: 4\n", "    partitions: 4\n    compile: never\n")
+    text = text.replace("name: paris-big", "name: paris-big\n        compiled-cache: ''")
+    first, second, third = read_inventory(written(tmp_path, text))
+    cache = {"compiled-cache": "https://cache.example.org", "compiled-cache-keys": key}
+    assert first.builds == cache | {"source-mirror": "/srv/mirror"}
+    assert {name for name, value in second.builds.items() if value} == {"source-mirror"}
+    assert third.builds == first.builds | {"compile": "never"}
+
+
+def test_a_cache_that_cannot_be_is_named_with_its_place(tmp_path: Path) -> None:
+    text = INVENTORY.replace("    region: eu", "    source-mirror: ftp://x")
+    with pytest.raises(InventoryError) as caught:
+        read_inventory(written(tmp_path, text))
+    assert "hosts.0: source-mirror is 'ftp://x', no URL of http or https" in str(caught.value)
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:

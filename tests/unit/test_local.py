@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from slapos_wendelin import build_settings
 from slapos_wendelin.cli import local as commands
-from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.compiled.keys import make_key
+from slapos_wendelin.errors import MissingRequirementError, ParameterError
 from slapos_wendelin.local.computers import configure_computer
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, PARTITION_COUNT, Home
 from slapos_wendelin.local.progress import Progress
@@ -74,6 +76,33 @@ def test_configuring_a_computer_twice_gives_the_same_files(home):
     assert definition.count("[partition_") == PARTITION_COUNT
     assert "127.251.2.10/255.255.255.255" in definition
     assert home.master_url in home.computer_configuration("tokyo").read_text()
+
+
+def test_what_up_was_told_of_builds_reaches_the_computers_and_nobody_else(home, monkeypatch):
+    key = make_key(home.root / "key")
+    told = {
+        "WENDELIN_COMPILED": "https://me:secret@cache.example.org",
+        "WENDELIN_COMPILED_KEYS": key,
+        "WENDELIN_COMPILE": "never",
+        "WENDELIN_MIRROR": "/srv/mirror",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    configure_computer(home, "tokyo")
+    configuration = home.computer_configuration("tokyo")
+    index = {"UV_DEFAULT_INDEX": "file:///srv/mirror/python/simple"}
+    assert build_settings.environment(build_settings.read(configuration)) == told | index
+    assert configuration.stat().st_mode & 0o077 == 0
+    for name in told:
+        monkeypatch.delenv(name)
+    configure_computer(home, "tokyo")
+    assert build_settings.read(configuration) == {}
+
+
+def test_a_cache_that_up_cannot_use_is_named_with_its_variable(home, monkeypatch):
+    monkeypatch.setenv("WENDELIN_COMPILED", "cache")
+    with pytest.raises(ParameterError, match="WENDELIN_COMPILED is 'cache', no absolute path"):
+        configure_computer(home, "tokyo")
 
 
 def test_a_taken_port_of_the_master_is_named_before_anything_starts(home):

@@ -193,25 +193,11 @@ def copied(folder, target):
 
 
 @pytest.mark.parametrize("served", [False, True])
-def test_archives_are_put_where_buildout_looks_for_them(tmp_path, filled, served):
-    folder, url = filled
-    elsewhere = copied(folder, tmp_path / "copy")
+def test_a_mirror_may_be_copied_and_served(tmp_path, filled, served):
+    elsewhere = copied(filled[0], tmp_path / "copy")
     with serve(elsewhere) as server:
         place = server.url.removesuffix("/simple") if served else str(elsewhere)
-        assert Mirror(place).seed(tmp_path / "cache", lambda _: None) == 1
-    assert (tmp_path / "cache" / key(url)).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("served", [False, True])
-def test_a_damaged_mirror_is_not_built_from(tmp_path, filled, served):
-    folder, _ = filled
-    (held,) = folder.glob("sources/*/*")
-    held.write_bytes(b"damaged")
-    with serve(folder) as server:
-        place = server.url.removesuffix("/simple") if served else str(folder)
-        with pytest.raises(MirrorError, match="is damaged"):
-            Mirror(place).seed(tmp_path / "cache", lambda _: None)
-    assert not list((tmp_path / "cache").iterdir())
+        Mirror(place).check()
 
 
 @pytest.mark.parametrize(
@@ -222,18 +208,9 @@ def test_a_damaged_mirror_is_not_built_from(tmp_path, filled, served):
         ("http://127.0.0.1:9/mirror", "cannot be reached"),
     ],
 )
-def test_a_wrong_place_is_named(tmp_path, place, text):
+def test_a_wrong_place_is_named(place, text):
     with pytest.raises(MirrorError, match=text):
-        Mirror(place).seed(tmp_path / "cache", lambda _: None)
-
-
-def test_a_catalog_that_leads_outside_is_refused(tmp_path, filled):
-    folder, url = filled
-    catalog = json.loads((folder / "mirror.json").read_text())
-    catalog["sources"][url]["file"] = "../upstream/simple/tiny/tiny-1.0.tar.gz"
-    (folder / "mirror.json").write_text(json.dumps(catalog))
-    with pytest.raises(MirrorError, match="outside the mirror"):
-        Mirror(str(folder)).seed(tmp_path / "cache", lambda _: None)
+        Mirror(place).check()
 
 
 def test_debian_sources_are_those_of_the_configured_mirror(tmp_path):
@@ -359,6 +336,42 @@ def test_a_release_is_built_from_a_mirror_when_nothing_else_is_there(tmp_path, s
         assert list((tmp_path / "home" / "parts" / "small").glob("*/bin/python"))
         if served:
             assert "needed-2.0-py3-none-any.whl" in server.fetched
+
+
+def test_the_password_of_a_mirror_may_be_in_netrc(tmp_path):
+    with serve(tmp_path / "upstream") as index:
+        folder = python_release(tmp_path / "release", index) / "software" / "small"
+        index.add("program", "program-1.0.tar.gz", CONTENT)
+        write(
+            folder / "program.cfg",
+            f"""\
+            [program]
+            recipe = slapos_wendelin:compile
+            url = {index.url}/program/program-1.0.tar.gz
+            sha256 = {sha256(CONTENT)}
+            configure-command = true
+            make-binary = true
+            make-targets = && cp README %(location)s
+            """,
+        )
+        text = (
+            (folder / "software.cfg").read_text().replace("parts = small", "parts = small program")
+        )
+        (folder / "software.cfg").write_text(
+            text.replace("[buildout]", "[buildout]\nextends = program.cfg")
+        )
+        done = wendelin(tmp_path, "mirror", "mirror", PIP_INDEX_URL=index.url, UV_DEFAULT_INDEX="")
+        assert done.returncode == 0, done.stdout
+    with serve(tmp_path / "mirror") as server:
+        server.login = "me:secret"
+        place = server.url.removesuffix("/simple")
+        done = wendelin(tmp_path, "build", "--from", place, "software/small")
+        assert "the mirror answers 401" in done.stdout
+        netrc = write(tmp_path / "home" / ".netrc", "machine 127.0.0.1 login me password secret\n")
+        netrc.chmod(0o600)
+        done = wendelin(tmp_path, "build", "--from", place, "software/small")
+        assert done.returncode == 0, done.stdout
+        assert list((tmp_path / "home" / "parts" / "program").glob("*/README"))
 
 
 def test_a_lock_that_the_index_cannot_fill_is_named(tmp_path):

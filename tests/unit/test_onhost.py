@@ -8,6 +8,7 @@ import ast
 import fcntl
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -197,3 +198,21 @@ def test_processes_of_a_folder_are_ended_and_others_are_not(tmp_path: Path) -> N
         finally:
             ours.kill()
             theirs.kill()
+
+
+def test_a_host_that_calls_its_master_over_ipv6_has_addresses_of_ipv6(tmp_path: Path):
+    computer = Computer(
+        name="oslo",
+        master="https://[::1]:5000",
+        data=tmp_path / "data",
+        partitions=2,
+        block="fd00:1::10/127",
+        folder=tmp_path / "etc",
+    )
+    definition = computer.texts()[tmp_path / "etc" / "definition.cfg"]
+    mask = ":".join(["ffff"] * 8)
+    assert re.findall("address = (.*)", definition) == [
+        f"::1/{mask}",
+        f"fd00:1::10/{mask}",
+        f"fd00:1::11/{mask}",
+    ]

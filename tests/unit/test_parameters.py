@@ -48,6 +48,10 @@ def test_every_parameter_has_a_default_that_the_schema_itself_allows():
         ({"storage-engine": "tokudb"}, 'storage-engine: "tokudb" must be one of sqlite'),
         ({"worker-memory-limit": "512"}, 'worker-memory-limit: "512" must match'),
         ({"replica": 1}, "replica: unknown key, did you mean replicas? (known are cluster, data-c"),
+        (
+            {"replication-bandwidth": "20MB"},
+            'replication-bandwidth: "20MB" must match ^(unlimited|[1-9][0-9]{0,5}(MiB|GiB))$',
+        ),
         ({"replicas": 3}, "replicas: 3 needs storage-count 4 or more, and it is 3"),
         (
             {"overrides": {"*": {"memory": 1}}},

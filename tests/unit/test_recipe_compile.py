@@ -19,6 +19,7 @@ from slapos_wendelin.recipe.compiler_output import (
     percentage,
     useful_lines,
 )
+from slapos_wendelin.recipe.mirrored import archive_place
 from slapos_wendelin.recipe.shared import MARKER
 
 CMAKE = """\
@@ -111,6 +112,59 @@ def test_a_source_that_cannot_be_fetched_is_named_with_the_remedy(tmp_path):
     output = buildout(tmp_path, status=1).stdout
     assert "http://127.0.0.1:9/tiny.tar.gz" in output
     assert "./wendelin mirror" in output
+
+
+@pytest.fixture
+def mirrored(tmp_path, server):
+    """Return the options of a program whose source is on a mirror only, and the mirror."""
+    content = source()
+    url = "http://127.0.0.1:9/source/tiny-1.0.tar.gz"
+    options = {"url": url, "sha256": hashlib.sha256(content).hexdigest()}
+    place = tmp_path / "upstream" / archive_place(url, options["sha256"])
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    return options, {False: str(tmp_path / "upstream"), True: server.url.removesuffix("/simple")}
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_source_comes_from_the_mirror_that_is_named(tmp_path, mirrored, served):
+    options, mirror = mirrored
+    work = tmp_path / "work"
+    work.mkdir()
+    profile(tmp_path, **options)
+    offline = [] if served else ["buildout:offline=true"]
+    buildout(tmp_path, *offline, WENDELIN_MIRROR=mirror[served], TMPDIR=str(work))
+    assert said(tmp_path) == "42\n"
+    assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_mirror_that_lacks_a_source_or_has_another_is_named(tmp_path, mirrored, served):
+    options, mirror = mirrored
+    work = tmp_path / "work"
+    work.mkdir()
+    settings = {"WENDELIN_MIRROR": mirror[served], "TMPDIR": str(work)}
+    profile(tmp_path, **options)
+    (held,) = (tmp_path / "upstream").glob("sources/*/*")
+    held.write_bytes(b"damaged")
+    output = buildout(tmp_path, status=1, **settings).stdout
+    assert f"of the mirror {mirror[served]} has sha256" in output
+    assert held.exists()
+    held.unlink()
+    output = buildout(tmp_path, status=1, **settings).stdout
+    assert f"the mirror has no {mirror[served]}/sources/" in output
+    assert "./wendelin mirror FOLDER" in output
+    assert "Traceback" not in output
+    assert not list(work.iterdir())
+
+
+def test_a_mirror_that_cannot_be_reached_is_named_without_its_password(tmp_path, mirrored):
+    options, _ = mirrored
+    profile(tmp_path, **options)
+    settings = {"WENDELIN_MIRROR": "http://me:secret@127.0.0.1:9/mirror"}
+    output = buildout(tmp_path, status=1, **settings).stdout
+    assert "the mirror does not give http://127.0.0.1:9/mirror/sources/" in output
+    assert "secret" not in output
 
 
 def test_a_fault_shows_the_lines_that_matter_and_where_all_output_is(tmp_path, server):

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from slapos_wendelin import parameters
 from slapos_wendelin.errors import ParameterError
-from slapos_wendelin.topology import as_plain_data, cluster_nodes, cluster_requests
+from slapos_wendelin.topology import (
+    as_plain_data,
+    cluster_cautions,
+    cluster_nodes,
+    cluster_requests,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = parameters.load_schema(
@@ -105,6 +110,7 @@ def test_a_pattern_that_names_no_node_is_refused():
 def test_storages_on_mariadb_are_told_of_durability_and_settings_others_are_not():
     assert nodes_of()["neo-storage-0"].configuration == {
         "cluster": "wendelin",
+        "replication-bandwidth": 0,
         "storage-engine": "sqlite",
     }
     path = REPOSITORY / "software" / "wendelin-mariadb" / "instance-cluster-input-schema.json"
@@ -114,9 +120,32 @@ def test_storages_on_mariadb_are_told_of_durability_and_settings_others_are_not(
     assert nodes["neo-storage-0"].configuration == {
         "cluster": "wendelin",
         "durability": "safe",
+        "replication-bandwidth": 0,
         **given,
     }
     assert "storage-engine" not in nodes["neo-master-0"].configuration
+
+
+@pytest.mark.parametrize(
+    ("amount", "in_bytes"), [("unlimited", 0), ("20MiB", 20 * 2**20), ("2GiB", 2 * 2**30)]
+)
+def test_storages_are_told_in_bytes_what_they_may_send_to_others(amount, in_bytes):
+    storage = nodes_of(**{"replication-bandwidth": amount})["neo-storage-2"]
+    assert storage.configuration["replication-bandwidth"] == in_bytes
+
+
+def test_more_copies_than_data_centers_are_a_caution():
+    def cautions(there, **given):
+        complete = parameters.check(SCHEMA, {"storage-count": 4, **given})
+        return cluster_cautions(complete, lambda: there)
+
+    (caution,) = cautions({"tokyo", "paris", "oslo"}, replicas=3)
+    assert "4 copies of each NEO partition are more than the data centers" in caution
+    assert "(oslo, paris, tokyo)" in caution
+    assert cautions({"tokyo", "paris", "oslo"}, replicas=2) == []
+    assert cautions({"tokyo"}, replicas=3) == []
+    (caution,) = cautions({"oslo"}, **{"replicas": 2, "data-centers": ["tokyo", "paris"]})
+    assert "(paris, tokyo)" in caution
 
 
 def test_templates_get_plain_data():

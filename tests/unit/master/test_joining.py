@@ -164,7 +164,7 @@ def test_the_service_of_a_computer_renews_its_certificate(
     )
     configuration = read_configuration(tmp_path / "slapos.cfg")
     master = MasterClient(cloud.url, certificate=path, key=path)
-    service = NodeService(configuration, master, master)
+    service = NodeService(configuration, master, master, master)
     service._renew_certificate()
     renewed = path.read_bytes()
     assert issued.certificate.encode() not in renewed

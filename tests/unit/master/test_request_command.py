@@ -49,6 +49,20 @@ def test_the_name_of_a_product_is_enough(cloud: Cloud, slapos: Slapos):
     assert cloud.client.instance("wendelin-cluster")["release_url"] == str(WENDELIN)
 
 
+def test_more_copies_than_data_centers_are_told_before_and_when_it_is_requested(
+    cloud: Cloud, slapos: Slapos
+):
+    add_data_centers(cloud)
+    cloud.add_computer("gone", 1, datacenter="atlantis")
+    cloud.client.remove_computer("gone")
+    wanted = ("wendelin-cluster", "--parameters", "storage-count=4", "replicas=3")
+    said = "more than the data centers that they may be in (paris, tokyo, virginia)"
+    assert said in slapos("cluster", "plan", *wanted).out
+    planned = json.loads(slapos("cluster", "plan", *wanted, "--json").out)
+    assert said in planned["cautions"][0]
+    assert said in slapos("request", *wanted).out
+
+
 def test_options_may_stand_before_and_between_the_names(cloud: Cloud, slapos: Slapos):
     add_data_centers(cloud)
     result = slapos("request", "mine", "--node", "datacenter=tokyo", "--state", "stopped",
@@ -280,5 +294,5 @@ def test_the_answer_for_programs_is_json(cloud: Cloud, slapos: Slapos, release: 
 def test_shells_complete_our_commands(slapos: Slapos, shell: str):
     result = slapos("complete", "--shell", shell)
     assert result.status == 0
-    for word in ("rollback", "history", "catalog"):
+    for word in ("rollback", "history", "catalog", "tweak", "dry-run"):
         assert word in result.out

@@ -233,6 +233,9 @@ REQUESTS = {
     "registry.put_measurement": Request(
         "v1/computers/paris/measurement", COMPUTER, document=NOTHING, method="PUT"
     ),
+    "registry.put_build": Request(
+        "v1/computers/paris/build", COMPUTER, document=NOTHING, method="PUT"
+    ),
     "registry.get_due": Request("v1/computers/paris/due", COMPUTER),
     "registry.get_location": Request("v1/location", BOTH, query=PLACE),
     "registry.move_instance": Request("v1/instances/nothing/move", OPERATOR, document=NOTHING),
@@ -262,6 +265,19 @@ REQUESTS = {
     "cluster.post_node_certificate": Request("v1/cluster/certificate", INSTANCE, document=PLACE),
     "cluster.post_user_certificate": Request(
         "v1/clusters/cluster/certificate", OPERATOR, document=NOTHING
+    ),
+    "operations.post_look": Request("v1/clusters/cluster/looks", VIEWER, document=NOTHING),
+    "operations.post_operation": Request(
+        "v1/clusters/cluster/operations", OPERATOR, document=NOTHING
+    ),
+    "operations.get_operations": Request("v1/clusters/cluster/operations", VIEWER),
+    "operations.get_operation": Request("v1/clusters/cluster/operations/1", VIEWER),
+    "operations.delete_operation": Request(
+        "v1/clusters/cluster/operations/1", OPERATOR, method="DELETE"
+    ),
+    "operations.get_offered": Request("v1/cluster/operations", INSTANCE, query=PLACE),
+    "operations.put_report": Request(
+        "v1/cluster/operations/1", INSTANCE, document=PLACE, method="PUT"
     ),
 }
 
