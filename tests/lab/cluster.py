@@ -108,11 +108,16 @@ class Cluster:
             list(pool.map(lambda place: self.environment.look(place[0], *place[1]), places.items()))
 
     def look_until(
-        self, *promises: tuple[str, str], is_red: bool, seconds: float = RECOVERY_TIME
+        self,
+        *promises: tuple[str, str],
+        is_red: bool,
+        says: str = "",
+        seconds: float = RECOVERY_TIME,
     ) -> dict[tuple[str, str], Outcome]:
         """Look until promises (node and name) are all red or all green; return what they found.
 
-        slapgrid does not run a promise again within three seconds.
+        What they say has to match the pattern *says*: a promise may be red for a while for
+        another reason. slapgrid does not run a promise again within three seconds.
         """
         deadline = time.monotonic() + seconds
         nodes = {node for node, _ in promises}
@@ -120,7 +125,11 @@ class Cluster:
             self.look(*nodes)
             outcomes = {node: self.outcomes(node) for node, _ in promises}
             found = {(node, name): outcomes[node].get(name) for node, name in promises}
-            others = [key for key, value in found.items() if not value or value.is_red != is_red]
+            others = [
+                key
+                for key, value in found.items()
+                if not value or value.is_red != is_red or not re.search(says, value.message)
+            ]
             if not others:
                 return {key: value for key, value in found.items() if value}
             assert time.monotonic() < deadline, f"not {'red' if is_red else 'green'}: {found}"

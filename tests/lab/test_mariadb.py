@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -205,9 +204,10 @@ def test_a_damaged_ibdata1_is_told_by_promise_and_status_and_not_overwritten(
         good = path.read_bytes()
         damaged = good[:64] + b"\xff" * 200_000 + good[200_064:]
         path.write_bytes(damaged)
-    found = maria.look_until((storage, "mariadb-answers"), is_red=True)
-    assert re.search(
-        "MariaDB does not answer; it said: .*ibdata1", found[storage, "mariadb-answers"].message
+    maria.look_until(
+        (storage, "mariadb-answers"),
+        is_red=True,
+        says="MariaDB does not answer; it said: .*ibdata1",
     )
     wait_for(lambda: "ibdata1" in maria.error(storage), "the master is told")
     status = environment.slapos("cluster", "status", NAME)
