@@ -11,7 +11,7 @@ from pathlib import Path
 
 from master_cloud import serving
 from neo_kept import Kept
-from neo_programs import Cluster, commit, last_value, wait_until
+from neo_programs import BULK, PATIENCE, Cluster, commit, last_value, wait_until
 
 #: Prints how many revisions the root of the database has.
 HISTORY = """
@@ -119,6 +119,20 @@ def test_a_pack_waits_for_no_storage_that_is_away_but_refuses(kept: Kept) -> Non
     assert refused["error"].startswith(f"{lost} is DOWN")
     kept.cluster.start("s3")
     wait_until(lambda: kept.do("pack", before=time.time() - 60)["state"] == "done")
+
+
+def test_a_pack_passes_over_what_cells_that_moved_have_left(kept: Kept) -> None:
+    command = [kept.cluster.programs / "python", "-c", BULK, kept.cluster.uri, "800000"]
+    subprocess.run(command, check=True, timeout=PATIENCE)
+    lost = kept.lose("s3")
+    assert kept.do("balance", without=[lost])["state"] == "done"
+    kept.cluster.start("s3")
+    wait_until(lambda: not kept.look("tweak")["error"])
+    # The others give cells up, of which they have data until they start again.
+    assert kept.do("balance")["result"]["tweaks"] == 1
+    assert kept.do("pack", before=time.time())["state"] == "done"
+    kept.cluster.neoctl("check", ":")
+    assert kept.cluster.neoctl("print", "pt").count("U") == 8
 
 
 def test_a_storage_that_is_lost_while_others_pack_does_not_stop_the_primary_master(
