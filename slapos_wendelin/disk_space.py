@@ -26,10 +26,13 @@ def with_remedy(brief: str, text: str) -> str:
     return f"{brief} ({_REMEDY})" if sign in brief else f"{brief}: {sign} ({_REMEDY})"
 
 
-def fault_of(folder: Path) -> str:
-    """Return what is wrong with the disk of a folder: that it is full; empty when it is not."""
+def fault_of(folder: Path, least: int = _NONE) -> str:
+    """Return what is wrong with the disk of a folder: that it is full; empty when it is not.
+
+    :param least: it is full when fewer bytes than these are left.
+    """
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
         return ""
-    return f"{_SIGNS[0]}: the disk of {folder} is full ({_REMEDY})" if free < _NONE else ""
+    return f"{_SIGNS[0]}: the disk of {folder} is full ({_REMEDY})" if free < least else ""

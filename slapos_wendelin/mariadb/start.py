@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.errors import MissingRequirementError, WendelinError
 from slapos_wendelin.files import held, write_atomically
 from slapos_wendelin.mariadb import logs
 from slapos_wendelin.mariadb.configuration import (
@@ -27,6 +27,7 @@ from slapos_wendelin.mariadb.configuration import (
 )
 from slapos_wendelin.mariadb.crashes import note_crash
 from slapos_wendelin.mariadb.data_folder import prepare
+from slapos_wendelin.mariadb.disk import shortage
 from slapos_wendelin.mariadb.errors import ServerError
 from slapos_wendelin.mariadb.memory import buffer_size
 from slapos_wendelin.mariadb.place import Place
@@ -44,6 +45,8 @@ def make_ready(options: argparse.Namespace) -> list[str]:
     place, software = Place(options.partition), options.software
     place.check()
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if full := shortage(place):
+        raise MissingRequirementError(full)
     busy = ServerError("another process prepares the data folder", "it is started again later")
     with held(place.lock, busy):
         if note_crash(place, time.time()):

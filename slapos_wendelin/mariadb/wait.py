@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: slapos_wendelin contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Start a program once MariaDB answers.
+"""Start a program once MariaDB answers and its disk has room.
 
 python -m slapos_wendelin.mariadb.wait --socket PATH -- PROGRAM [ARGUMENT...]
 """
@@ -12,6 +12,9 @@ import os
 import socket
 import time
 from pathlib import Path
+
+from slapos_wendelin.mariadb.disk import shortage
+from slapos_wendelin.mariadb.place import Place
 
 #: Seconds between two looks.
 _PAUSE = 0.1
@@ -35,16 +38,28 @@ def answers(path: Path) -> bool:
     return len(greeting) > _HEADER and greeting[_HEADER] == _GREETING
 
 
+def _missing(path: Path) -> str:
+    """Return what is waited for; empty when all is there.
+
+    A storage without room would fail at the first write, over and over.
+    """
+    if full := shortage(Place(path.parents[2])):
+        return f"room: {full}"
+    return "" if answers(path) else f"MariaDB at {path}"
+
+
 def main() -> None:
     """Wait, then become the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    if not answers(options.socket):
-        print(f"waiting for MariaDB at {options.socket}", flush=True)
-        while not answers(options.socket):
-            time.sleep(_PAUSE)
+    said = ""
+    while what := _missing(options.socket):
+        if what != said:
+            print(f"waiting for {what}", flush=True)
+            said = what
+        time.sleep(_PAUSE)
     os.execv(options.command[0], options.command)  # noqa: S606 (no shell is wanted)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slapos_wendelin.mariadb.configuration import ENGINES
+from slapos_wendelin.mariadb.disk import shortage
 from slapos_wendelin.mariadb.place import Place, server_user
 from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 from slapos_wendelin.promise.process import last_line
@@ -92,6 +93,8 @@ class RunPromise(Promise):
 
 def _reason(place: Place, said: str) -> str:
     """Return why it does not answer: what the server said first is what led to the rest."""
+    if full := shortage(place):
+        return f": {full}"
     errors = errors_since_start(place.error_log)
     started = last_line(place.partition, "mariadb")
     if "error: " in started:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from slapos_wendelin.mariadb.disk import shortage
 from slapos_wendelin.mariadb.place import Place
 from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
@@ -19,12 +20,15 @@ PART, BYTES = 0.05, _GIB
 class RunPromise(Promise):
     """Green while the disk of the data in ``partition`` has 1 GiB left, or one twentieth of it.
 
-    The lesser of the two counts. MariaDB ends where the disk is full, and is started again.
+    The lesser of the two counts. Where the disk is full, MariaDB ends, and is started again when
+    there is room.
     """
 
     def check(self) -> str:
         """Look at the disk."""
         place = Place(Path(self.getConfig("partition")))
+        if full := shortage(place):
+            raise BrokenPromiseError(full)
         folder = place.folder if place.folder.exists() else place.partition
         disk = shutil.disk_usage(folder)
         left = f"{disk.free / _GIB:.1f} GiB of {disk.total / _GIB:.1f} GiB"

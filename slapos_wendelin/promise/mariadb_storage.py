@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from slapos_wendelin.mariadb.disk import shortage
+from slapos_wendelin.mariadb.place import Place
 from slapos_wendelin.promise import mariadb
+from slapos_wendelin.promise.base import BrokenPromiseError
 from slapos_wendelin.promise.port import check_addresses
 
 
@@ -15,7 +20,11 @@ class RunPromise(mariadb.RunPromise):
     """
 
     def check(self) -> str:
-        """Ask MariaDB, then connect to the storage."""
+        """Ask MariaDB, then connect to the storage, which does not start where the disk is full."""
         super().check()
         addresses = self.getConfig("addresses").split()
-        return check_addresses(addresses, self.getConfig("certificates"))
+        try:
+            return check_addresses(addresses, self.getConfig("certificates"))
+        except BrokenPromiseError as error:
+            full = shortage(Place(Path(self.getConfig("partition"))))
+            raise BrokenPromiseError(f"{error}; {full}") if full else error from None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -146,6 +146,7 @@ class Cluster:
             return nothing | {"cluster": repr(error)}
         answer = subprocess.run(
             [
+                *self.environment.prefix,
                 *(python, "-m", "slapos_wendelin.neo.state", "--admin", admin),
                 *("--certificates", str(self.certificates)),
             ],
@@ -180,8 +181,14 @@ class Cluster:
         """Run the Python of the analytics environment to its end."""
         return self._run("analytics-python", *arguments)
 
-    def start_python(self, *arguments: str, without: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start the Python of the analytics environment, *without* some variables."""
+    def start_python(
+        self, *arguments: str, without: Sequence[str] = (), output: IO[str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start the Python of the analytics environment, *without* some variables.
+
+        Its output goes to a file if one is given, its errors nowhere then; both can be read from
+        the process otherwise.
+        """
         root = self.root
         program = programs_of(self.environment.home, root["release_url"]) / "analytics-python"
         variables = self._variables(root)
@@ -191,8 +198,8 @@ class Cluster:
             cwd=self.environment.source,
             env=variables,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output or subprocess.PIPE,
+            stderr=subprocess.DEVNULL if output else subprocess.PIPE,
             text=True,
             start_new_session=True,
         )

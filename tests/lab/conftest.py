@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster import Cluster
 from environment import Environment, new_environment
+
+#: What tests have measured.
+reports = pytest.StashKey[list[str]]()
 
 
 def pytest_configure() -> None:
@@ -40,3 +43,17 @@ def cluster(environment: Environment) -> Iterator[Cluster]:
     environment.cluster.wait_until_well()
     yield environment.cluster
     environment.cluster.wait_until_well()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return what keeps a line for the end of the run."""
+    return request.config.stash.setdefault(reports, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what tests have measured."""
+    for line in config.stash.get(reports, []):
+        terminalreporter.write_line(line)

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import psutil
 from cluster import Cluster
+from disks import SmallDisk, own_mounts
 from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
@@ -48,6 +49,8 @@ class Environment:
             "WENDELIN_NETWORK": self.home.network,
         }
         self._started: list[subprocess.Popen[str]] = []
+        #: Starts every command, in whatever namespace that is to be.
+        self.prefix: tuple[str, ...] = ()
         #: What ``up`` said last.
         self.said = ""
 
@@ -59,9 +62,9 @@ class Environment:
     def start_wendelin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start ``./wendelin ARGUMENTS`` in a process group of its own."""
         # Where the tests run in the background, SIGINT is ignored until it is set again.
-        command = ["env", "--default-signal=INT", str(self.source / "wendelin"), *arguments]
+        program = ("env", "--default-signal=INT", f"--chdir={self.source}", "./wendelin")
         process = subprocess.Popen(
-            command,
+            [*self.prefix, *program, *arguments],
             cwd=self.source,
             env=self.variables | variables,
             stdin=subprocess.DEVNULL,
@@ -116,7 +119,7 @@ class Environment:
         """Run the ``slapos`` command of the environment's toolkit, for so long at most."""
         client = {"SLAPOS_CLIENT_CONFIGURATION": str(self.home.client_configuration)}
         return subprocess.run(
-            [str(self.toolkit() / "slapos"), *arguments],
+            [*self.prefix, str(self.toolkit() / "slapos"), *arguments],
             env=self.variables | client,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -215,6 +218,25 @@ class Environment:
         for process in victims:
             _signal(process, signal.SIGKILL)
         return victims
+
+    @contextlib.contextmanager
+    def small_disk(self, folder: Path, mebibytes: int) -> Iterator[SmallDisk]:
+        """Let a folder, with what is in it, be on a disk of its own until the end.
+
+        Everything is brought down before and after that, and up again.
+        """
+        self.down()
+        try:
+            with own_mounts() as mounts, mounts.small_disk(folder, mebibytes) as disk:
+                self.prefix = mounts.prefix
+                try:
+                    self.up("--no-proof")
+                    yield disk
+                finally:
+                    self.down()
+        finally:
+            self.prefix = ()
+        self.up("--no-proof")
 
     @contextlib.contextmanager
     def dark(self, computer: str) -> Iterator[None]:

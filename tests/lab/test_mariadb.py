@@ -7,10 +7,13 @@ It takes a compiled MariaDB (tests/unit/compiled_mariadb.py); without one these 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import psutil
 import pytest
 from cluster import OBJECTS, Cluster, copies
 from environment import Environment, wait_for
+from promised import check_copies, promised
 
 from slapos_wendelin.local.home import DATA_CENTERS
 
@@ -31,6 +35,10 @@ PARAMETERS = (
 BUILD_TIME = 400.0
 #: Seconds in which a storage has to be well elsewhere.
 MOVING_TIME = 300.0
+#: MiB of a disk with room for all that the tests write.
+SMALL_DISK = 1000
+
+Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +165,59 @@ def check_written(writer: subprocess.Popen[str]) -> None:
     assert counts == list(range(counts[0], counts[0] + len(counts)))
 
 
-def test_kill_9_of_a_server_loses_nothing_while_a_client_writes(maria: Cluster) -> None:
-    writer = start_to_write(maria, "used")
-    killed = maria.kill(STORAGES[0], "mariadb")
-    maria.wait_until_well()
-    assert maria.process(STORAGES[0], "mariadb").pid != killed.pid
-    check_written(writer)
-    maria.check_objects("used")
+def test_kill_9_of_each_server_in_the_middle_of_commits_loses_nothing(
+    maria: Cluster, tmp_path: Path, report: Report
+) -> None:
+    with (
+        promised(maria, "one", tmp_path) as one,
+        promised(maria, "another", tmp_path) as another,
+    ):
+        for storage in STORAGES:
+            one.wait_for_commits()
+            killed = maria.kill(storage, "mariadb")
+            begin = time.monotonic()
+            maria.wait_until_well()
+            report(
+                f"kill -9 of the server of {storage}: well {time.monotonic() - begin:.0f} s later"
+            )
+            assert maria.process(storage, "mariadb").pid != killed.pid
+        one.wait_for_commits()
+        another.wait_for_commits()
+    report(f"one: {one.check()}; another: {another.check()}")
+    check_copies(maria)
+
+
+def test_a_full_disk_under_a_storage_is_told_stops_nothing_and_heals_when_there_is_room(
+    environment: Environment, maria: Cluster, tmp_path: Path, report: Report
+) -> None:
+    storage = STORAGES[0]
+    folder = maria.folder(storage) / "srv/mariadb"
+    full = f"the disk of {folder} is full (free some, and it goes on by itself)"
+    with environment.small_disk(folder, SMALL_DISK) as disk:
+        maria.wait_until_well()
+        with promised(maria, "full", tmp_path) as client:
+            disk.leave(4)
+            begin = time.monotonic()
+            wait_for(lambda: list(copies(maria.state())) == [1] * 4, "the storage is lost")
+            maria.look_until((storage, "mariadb-disk"), is_red=True, says=re.escape(full))
+            wait_for(lambda: full in maria.error(storage), "the master is told")
+            report(f"full disk: the master was told {time.monotonic() - begin:.0f} s later")
+            status = environment.slapos("cluster", "status", NAME)
+            assert full in " ".join(status.stdout.split())
+            # A server that ends on a full disk is not started there over and over, to abort.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                maria.kill(storage, "mariadb")
+            says = "MariaDB does not answer: .*" + re.escape(full)
+            maria.look_until((storage, "mariadb-answers"), is_red=True, says=says)
+            client.wait_for_commits()
+            disk.leave(400)
+            begin = time.monotonic()
+            state = maria.wait_until_well()
+            report(f"full disk: well {time.monotonic() - begin:.0f} s after there was room")
+            assert list(copies(state)) == [2] * 4
+            client.wait_for_commits()
+        report(f"full disk: {client.check()}")
+        check_copies(maria)
 
 
 def test_a_storage_is_moved_to_another_computer_while_a_client_writes(
