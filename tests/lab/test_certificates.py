@@ -9,14 +9,23 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, copies
 from environment import Environment, wait_for
 
-from slapos_wendelin.certificates import CLIENT, Subject, read_certificates, serial_of
+from slapos_wendelin.certificates import (
+    CLIENT,
+    Subject,
+    end_of,
+    read_certificates,
+    serial_of,
+    subject_of,
+)
 from slapos_wendelin.cluster_identity import keep
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import Document
@@ -176,6 +185,43 @@ def test_new_certificates_of_all_nodes_are_used_and_nothing_stops(
     for name in nodes:
         address = cluster.nodes()[name]["connection"]["address"]
         assert presented(address, ours) == serial_of(read_certificates(files[name])[0]), name
+
+
+def test_nodes_that_were_off_until_their_certificates_had_ended_join_by_themselves(
+    environment: Environment, cluster: Cluster
+) -> None:
+    computer = "tokyo"
+    nodes = [
+        name
+        for name in cluster.nodes()
+        if name != cluster.reference and cluster.computer(name) == computer
+    ]
+    files = [cluster.folder(name) / "etc" / "tls" / "identity.pem" for name in nodes]
+    master = Authority(environment.home.authority.parent)
+    guid = cluster.root["guid"]
+    with environment.dark(computer):
+        for path in files:
+            let_end(path, ClusterAuthority(master, guid).signer)
+        for path in environment.home.partition_certificates(computer).glob("slappart*.crt"):
+            let_end(path, master, path.with_suffix(".key"))
+        cluster.write_objects("while-off")
+    cluster.wait_until_well()
+    assert files
+    for path in files:
+        assert end_of(read_certificates(path)[0]) > time.time() + 86400
+    assert list(copies(cluster.state())) == [2] * 12
+    cluster.check_objects("while-off")
+
+
+def let_end(path: Path, authority: Authority, key: Path | None = None) -> None:
+    """Put a certificate that has ended, of the same authority and subject, in the place of one."""
+    subject = subject_of(read_certificates(path)[0])
+    assert subject
+    issued = authority.issue_with_key(subject, timedelta(seconds=1))
+    (key or path).write_text(issued.key)
+    with path.open("a" if key is None else "w") as stream:
+        stream.write(issued.certificate)
+    wait_for(lambda: time.time() > issued.not_after, "it has ended")
 
 
 def presented(address: str, folder: Path) -> str:

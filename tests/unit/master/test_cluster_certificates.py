@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -166,6 +167,20 @@ def test_a_certificate_is_renewed_in_the_last_third_of_its_life(
     one.process()
     assert one.serial == second
     assert not shake_hands(one.folder, one.folder)
+
+
+def test_a_node_that_was_off_until_its_certificate_had_ended_gets_another_one_by_itself(
+    zurich: SecureCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    brief = replace(Lifetimes(), node=timedelta(seconds=1))
+    monkeypatch.setattr(zurich.authority, "lifetimes", brief)
+    one = node(zurich, "off", tmp_path)
+    keep_for_user(zurich.operator.client, "off", tmp_path / "alice")
+    monkeypatch.undo()
+    time.sleep(1.5)
+    assert "expired" in shake_hands(one.folder, tmp_path / "alice")
+    one.process()
+    assert not shake_hands(one.folder, tmp_path / "alice")
 
 
 @pytest.mark.parametrize("damage", ["", "nothing", "half"])
