@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, copies
 from environment import Environment, wait_for
+from slapos.grid.slapgrid import COMPUTER_PARTITION_TIMESTAMP_FILENAME as TIMESTAMP
 
 from slapos_wendelin.certificates import (
     CLIENT,
@@ -200,8 +201,10 @@ def test_nodes_that_were_off_until_their_certificates_had_ended_join_by_themselv
     master = Authority(environment.home.authority.parent)
     guid = cluster.root["guid"]
     with environment.dark(computer):
-        for path in files:
+        for name, path in zip(nodes, files, strict=True):
             let_end(path, ClusterAuthority(master, guid).signer)
+            # Whose certificate has ended was not processed for long.
+            os.utime(cluster.folder(name) / TIMESTAMP, (0, 0))
         for path in environment.home.partition_certificates(computer).glob("slappart*.crt"):
             let_end(path, master, path.with_suffix(".key"))
         cluster.write_objects("while-off")
@@ -218,6 +221,7 @@ def let_end(path: Path, authority: Authority, key: Path | None = None) -> None:
     subject = subject_of(read_certificates(path)[0])
     assert subject
     issued = authority.issue_with_key(subject, timedelta(seconds=1))
+    (key or path).unlink()
     (key or path).write_text(issued.key)
     with path.open("a" if key is None else "w") as stream:
         stream.write(issued.certificate)
