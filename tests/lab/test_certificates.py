@@ -28,6 +28,7 @@ from slapos_wendelin.certificates import (
     subject_of,
 )
 from slapos_wendelin.cluster_identity import keep
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import Document
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
@@ -221,10 +222,11 @@ def let_end(path: Path, authority: Authority, key: Path | None = None) -> None:
     subject = subject_of(read_certificates(path)[0])
     assert subject
     issued = authority.issue_with_key(subject, timedelta(seconds=1))
-    (key or path).unlink()
-    (key or path).write_text(issued.key)
-    with path.open("a" if key is None else "w") as stream:
-        stream.write(issued.certificate)
+    if key is None:
+        write_atomically(path, issued.key + issued.certificate, secret=True)
+    else:
+        write_atomically(key, issued.key, secret=True)
+        write_atomically(path, issued.certificate)
     wait_for(lambda: time.time() > issued.not_after, "it has ended")
 
 
