@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,13 @@ class Place:
     def path(self, path: Path | str) -> Path:
         """Return the path by which this process reaches a file that is *path* there."""
         return Path(f"/proc/{self.init}/root") / str(path).lstrip("/")
+
+    def copy(self, source: Path, place: Path) -> None:
+        """Copy a folder of this process to a place there, unless that exists."""
+        target = self.path(place)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, symlinks=True)
 
     def popen(
         self,
