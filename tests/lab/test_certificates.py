@@ -118,9 +118,7 @@ def test_keys_are_in_their_partitions_only(environment: Environment, cluster: Cl
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         keys[path] = path.read_text().splitlines()[1]
     assert len(set(keys.values())) == len(keys) == 12
-    arguments = " ".join(
-        argument for process in environment.processes() for argument in process.cmdline()
-    )
+    arguments = " ".join(environment.arguments())
     for path, key in keys.items():
         assert key not in arguments
         assert key not in str(environment.master.status())
