@@ -164,7 +164,8 @@ class Place:
 
     def listen(self, address: tuple[str, int]) -> socket.socket:
         """Return a TCP socket that listens at *address* here."""
-        return self._in_network(lambda: socket.create_server(address))
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        return self._in_network(lambda: socket.create_server(address, family=family))
 
     def _in_network(self, make: Any) -> socket.socket:
         """Make a socket in a thread that is in this network: a socket stays where it was made."""
