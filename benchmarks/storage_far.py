@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -57,10 +56,7 @@ class Client:
         """Copy the measures to the host."""
         folders = {MODULES: MODULES, Path(__file__).parent: SCRIPTS}
         for source, place in (folders | {self.python.parents[1]: self.python.parents[1]}).items():
-            target = self.host.path(place)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(source, target, symlinks=True)
+            self.host.copy(source, place)
 
     def prepare(self, uri: str) -> None:
         """Make the objects that are changed and read."""

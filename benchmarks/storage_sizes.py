@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import sys
 
+from slapos_wendelin.errors import CommandError
+
 #: Seconds for which clients commit one small change after another.
 COMMIT_SECONDS = 2.0
 
@@ -29,3 +31,10 @@ def wait_for_start() -> None:
     print("ready", flush=True)
     if not sys.stdin.readline():
         sys.exit("the benchmark has ended")
+
+
+def block_rate(size: int, seconds: float) -> float:
+    """Return the megabytes of blocks that were read in a second; fail when it was not all."""
+    if size != BLOCKS * BLOCK_BYTES:
+        raise CommandError(f"{size} bytes of blocks were read", "report this with the output")
+    return size / 1e6 / seconds

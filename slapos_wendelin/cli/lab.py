@@ -46,6 +46,7 @@ def up(options: argparse.Namespace) -> int:
             name=options.name,
             round_trip=options.delay,
             disk_size=options.disk,
+            ipv6=options.ipv6,
             stays=True,
         )
     _show_hosts(lab, Console(highlight=False))
@@ -291,6 +292,7 @@ def parser() -> argparse.ArgumentParser:
         "--delay", type=_duration, default="0ms", help="round trip between data centers: 40ms"
     )
     up_parser.add_argument("--disk", type=_disk, default=DEFAULT_SIZE, help="of a host: 4GiB")
+    up_parser.add_argument("--ipv6", action="store_true", help="addresses of IPv6, none of IPv4")
     command("down", "end the lab; nothing of it stays", down)
     status_parser = command("status", "show hosts and ways; exit 3 when there is no lab", status)
     status_parser.add_argument("--json", action="store_true", help="for programs")

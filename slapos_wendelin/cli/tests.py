@@ -42,7 +42,9 @@ LANES = (
 LAB = Suite("lab", ("tests/lab",))
 
 #: How hosts come into a cloud and leave it: the half of the tests with many hosts.
-JOINING = tuple(f"tests/hosts/test_{name}.py" for name in ("join", "create", "readme_computers"))
+JOINING = tuple(
+    f"tests/hosts/test_{name}.py" for name in ("join", "join_ipv6", "create", "readme_computers")
+)
 
 #: Tests with many hosts, which need root. Labs do not meet each other.
 HOST_LANES = (

@@ -33,7 +33,8 @@ ENVIRONMENT = {
 #: What the first process of a host does.
 BOOT = """\
 set -eu
-disk=$1 root=$2 name=$3 address=$4
+disk=$1 root=$2 name=$3
+shift 3
 mount -t overlay -o "lowerdir=/,upperdir=$disk/changes,workdir=$disk/work" lab "$root"
 cd "$root"
 mount -t proc -o nosuid,nodev,noexec proc proc
@@ -63,7 +64,7 @@ read -r _
 exec </dev/null
 find /tmp -mindepth 1 -delete
 ip link set lo up
-ip address add "$address" dev eth0
+ip address add "$@" dev eth0
 ip link set eth0 up
 /usr/sbin/sshd
 (
@@ -151,7 +152,8 @@ class Host(Place):
         command = [
             *("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"),
             *("--", "/bin/sh", str(self.script), str(self.disk.mount_point)),
-            *(str(self.folder_of_files / "root"), self.name, f"{self.address}/16"),
+            *(str(self.folder_of_files / "root"), self.name),
+            *self.lab.interface(self.address),
         ]
         stdin = self.lab.master.start(command, self.log, self.group)
         with stdin:

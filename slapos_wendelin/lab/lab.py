@@ -27,8 +27,8 @@ from slapos_wendelin.lab.polling import until
 from slapos_wendelin.lab.requirements import require
 from slapos_wendelin.lab.ssh import KeyPair
 
-#: First two numbers of all addresses. The third is the data center's, the fourth the host's.
-NETWORK = "10.77"
+#: Addresses by the numbers of the data center and of the host in it, and the bits that all share.
+IPV4, IPV6 = ("10.77.{}.{}", 16), ("fd00:77::{:x}:{:x}", 64)
 MOST_DATA_CENTERS, MOST_HOSTS = 250, 250
 #: Hosts that start at the same time.
 STARTS = 8
@@ -44,13 +44,14 @@ class Lab:
     It is also torn down when the process that built it ends, in whatever way.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, ipv6: bool = False) -> None:
         self.name = name
+        self.ipv6 = ipv6
         self.keeper = Keeper(name)
         #: Where the caller's own programs run, such as the master: commands started here are in
         #: the lab's network, with the files of this machine.
         self.master = self.keeper.master
-        self.address = f"{NETWORK}.0.1"
+        self.address = self._address(0, 1)
         self.folder = self.keeper.folder
         self.key = self.folder / "key"
         self.public_key = self.folder / "key.pub"
@@ -68,6 +69,7 @@ class Lab:
         name: str = "",
         round_trip: float = 0.0,
         disk_size: int = DEFAULT_SIZE,
+        ipv6: bool = False,
         stays: bool = False,
     ) -> Lab:
         """Build a lab and wait until all its hosts take SSH connections.
@@ -76,10 +78,11 @@ class Lab:
             ``paris-1``, ``paris-2``.
         :param round_trip: seconds between any two data centers, and from each to the master.
         :param disk_size: bytes of each host's disk.
+        :param ipv6: give the master's place and hosts addresses of IPv6, and none of IPv4.
         :param stays: leave it when this process ends, for :meth:`attach`.
         """
         require()
-        lab = cls(name or f"test-{os.getpid()}-{secrets.token_hex(3)}")
+        lab = cls(name or f"test-{os.getpid()}-{secrets.token_hex(3)}", ipv6=ipv6)
         lab.keeper.start(stays=stays)
         try:
             lab._start_network()
@@ -103,6 +106,7 @@ class Lab:
         if not lab.master.runs:
             raise LabError(f"there is no lab {name!r}", "build it: ./wendelin lab up")
         document = json.loads((lab.folder / "lab.json").read_text())
+        lab = cls(name, ipv6=document["ipv6"])
         for center, number in document["data_centers"].items():
             lab.data_centers[center] = DataCenter(lab, center, number)
         for each in document["hosts"]:
@@ -186,7 +190,7 @@ class Lab:
             name=name,
             data_center=center,
             numbers=(data_center.number, number),
-            address=f"{NETWORK}.{data_center.number}.{number}",
+            address=self._address(data_center.number, number),
             host_key=key.public,
         )
         host = self.hosts[name] = Host(self, description)
@@ -245,6 +249,15 @@ class Lab:
             ],
         }
 
+    def _address(self, center: int, host: int) -> str:
+        """Return the address of a host; the master's place is the first one in no data center."""
+        return (IPV6 if self.ipv6 else IPV4)[0].format(center, host)
+
+    def interface(self, address: str) -> tuple[str, ...]:
+        """Return what ``ip address add`` wants to give an interface an address at once."""
+        # The kernel would look for another one with this address for a second or two.
+        return (f"{address}/{IPV6[1]}", "nodad") if self.ipv6 else (f"{address}/{IPV4[1]}",)
+
     def configure_network(self, *lines: str) -> None:
         """Carry out lines of ``ip`` in the lab's network."""
         self.master.run("ip", "-batch", "-", input="\n".join(lines) + "\n")
@@ -262,12 +275,15 @@ class Lab:
         until(lambda: self.relay.answers, f"the relay answers (see {log})")
         self.relay.tell(add={MASTER: "wan"})
         self.configure_network(
-            "link set lo up", f"address add {self.address}/16 dev wan", "link set wan up"
+            "link set lo up",
+            " ".join(("address add", *self.interface(self.address), "dev wan")),
+            "link set wan up",
         )
 
     def _write(self) -> None:
         """Write what others need to know of the lab."""
         document = {
+            "ipv6": self.ipv6,
             "data_centers": {center.name: center.number for center in self.data_centers.values()},
             "hosts": [asdict(host.description) for host in self.hosts.values()],
         }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,13 @@ class Place:
     def path(self, path: Path | str) -> Path:
         """Return the path by which this process reaches a file that is *path* there."""
         return Path(f"/proc/{self.init}/root") / str(path).lstrip("/")
+
+    def copy(self, source: Path, place: Path) -> None:
+        """Copy a folder of this process to a place there, unless that exists."""
+        target = self.path(place)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, symlinks=True)
 
     def popen(
         self,
@@ -156,7 +164,8 @@ class Place:
 
     def listen(self, address: tuple[str, int]) -> socket.socket:
         """Return a TCP socket that listens at *address* here."""
-        return self._in_network(lambda: socket.create_server(address))
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        return self._in_network(lambda: socket.create_server(address, family=family))
 
     def _in_network(self, make: Any) -> socket.socket:
         """Make a socket in a thread that is in this network: a socket stays where it was made."""

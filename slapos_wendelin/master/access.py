@@ -9,8 +9,8 @@ import time
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos_wendelin.certificates import NODE
-from slapos_wendelin.master.models import GUID_PREFIX, Certificate, Instance
+from slapos_wendelin.certificates import CLIENT, NODE
+from slapos_wendelin.master.models import Certificate, Instance
 
 
 def revoke(session: Session, kind: str, name: str, reason: str) -> int:
@@ -36,4 +36,22 @@ def revoke_instance(session: Session, instance: Instance, reason: str) -> None:
     Its keys go with its partition, so nobody has to hurry to tell the other nodes.
     """
     revoke(session, "partition", instance.guid, reason)
-    revoke(session, NODE, f"{GUID_PREFIX}{instance.root_id}/{instance.guid}", reason)
+    revoke(session, NODE, f"{instance.root_guid}/{instance.guid}", reason)
+
+
+def revoke_cluster(session: Session, root: str, reason: str) -> None:
+    """Revoke what nodes and users still have of a cluster.
+
+    :param root: the guid of the root of its tree.
+    """
+    names = session.execute(
+        select(Certificate.kind, Certificate.name)
+        .where(
+            Certificate.kind.in_((NODE, CLIENT)),
+            Certificate.name.startswith(f"{root}/", autoescape=True),
+            Certificate.revoked_at.is_(None),
+        )
+        .distinct()
+    )
+    for kind, name in names.all():
+        revoke(session, kind, name, reason)

@@ -19,6 +19,7 @@ from slapos_wendelin.master import (
     api,
     catalog,
     cluster_api,
+    endings,
     hateoas,
     json_rpc,
     metrics_api,
@@ -76,6 +77,8 @@ def create_application(
     application.extensions[EXTENSION] = Context(
         database, presence, fleet, metrics, Callers(database), authority, is_plain
     )
+    if authority is not None:
+        endings.follow(database, authority)
     application.before_request(_begin)
     application.before_request(identify)
     application.before_request(_read_body)

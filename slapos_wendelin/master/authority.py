@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -134,7 +134,7 @@ class Authority:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_closed(folder)
-            with self._locked():
+            with self.locked():
                 self._key, self._certificate = self._open()
         except OSError as error:
             raise AuthorityError(
@@ -190,7 +190,7 @@ class Authority:
         digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
         path = self.folder / f"server-{digest}.pem"
         if not self._is_good_for_server(path):
-            with self._locked():
+            with self.locked():
                 if not self._is_good_for_server(path):
                     self._write_server_certificate(path, wanted)
         return path
@@ -219,6 +219,10 @@ class Authority:
     def forget(self, subject: Subject) -> None:
         """Remove what was kept for a subject."""
         self._kept_file(subject).unlink(missing_ok=True)
+
+    def keepers(self, kind: str) -> list[str]:
+        """Return the names of all subjects of a kind for whom something is kept."""
+        return sorted(unquote(each.stem) for each in (self.folder / f"{kind}s").glob("[!.]*.pem"))
 
     def _kept_file(self, subject: Subject) -> Path:
         """Return the file of what is kept for a subject."""
@@ -343,7 +347,7 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other processes and threads from writing to the folder."""
         with (self.folder / "lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -174,11 +174,8 @@ def _authority_files(folder: Path) -> dict[str, bytes]:
     :raises BackupError: when it is none, or cannot be read.
     """
     try:
-        files = {
-            str(each.relative_to(folder)): each.read_bytes()
-            for each in sorted((*folder.iterdir(), *folder.glob(_CLUSTERS)))
-            if each.is_file() and 0 < each.stat().st_size <= _LARGEST_FILE
-        }
+        found = sorted((*folder.iterdir(), *folder.glob(_CLUSTERS)))
+        files = {str(each.relative_to(folder)): _content(each) for each in found if each.is_file()}
     except OSError as error:
         raise BackupError(
             f"the authority's folder {folder} cannot be read: {error.strerror}",
@@ -189,7 +186,16 @@ def _authority_files(folder: Path) -> dict[str, bytes]:
             f"{folder} is no certificate authority: it has no ca.key",
             "name the folder that the master is started with",
         )
-    return files
+    return {name: content for name, content in files.items() if content}
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file; nothing when it is too large, or was removed meanwhile."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else b""
+    except FileNotFoundError:
+        # The cluster that it belongs to has ended, or a master has replaced its own certificate.
+        return b""
 
 
 class BackupFile:

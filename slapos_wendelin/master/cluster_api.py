@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -16,8 +17,8 @@ from slapos_wendelin.master.authority import Issued
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
 from slapos_wendelin.master.cluster_certificates import (
     cluster_of,
+    find_cluster,
     revoked_in,
-    root_guid,
     sign_for_node,
     sign_for_user,
 )
@@ -32,20 +33,14 @@ blueprint = Blueprint("cluster", __name__, url_prefix="/v1")
 @blueprint.get("/cluster")
 def get_cluster() -> dict[str, Any]:
     """Give an instance the name of its cluster and what is trusted there."""
-    signer = authority()
-    place = (request.args.get(key, "") for key in ("computer_id", "computer_partition_id"))
-    with context().reading() as session:
-        instance = registry.instance_in(session, *place)
-        return _trust(session, cluster_of(signer, instance), instance)
+    place = [request.args.get(key, "") for key in ("computer_id", "computer_partition_id")]
+    return _trusted(lambda session: registry.instance_in(session, *place))
 
 
 @blueprint.get("/clusters/<path:reference>")
 def get_cluster_of_instance(reference: str) -> dict[str, Any]:
     """Give the name of an instance's cluster and what is trusted there."""
-    signer = authority()
-    with context().reading() as session:
-        instance = views.find_instance(session, reference)
-        return _trust(session, cluster_of(signer, instance), instance)
+    return _trusted(lambda session: views.find_instance(session, reference))
 
 
 @blueprint.post("/cluster/certificate")
@@ -56,7 +51,7 @@ def post_node_certificate() -> dict[str, Any]:
     signer = authority()
     with context().writing() as session:
         instance = registry.instance_in(session, *place)
-        cluster = cluster_of(signer, instance)
+        cluster = cluster_of(session, signer, instance)
         issued = sign_for_node(cluster, instance, _text(body, "request"))
         return _answer(session, cluster, instance, issued)
 
@@ -72,9 +67,25 @@ def post_user_certificate(reference: str) -> dict[str, Any]:
             raise ConflictError(
                 f"{reference!r} is a part of a cluster", "name the root of its instance tree"
             )
-        cluster = cluster_of(signer, root)
+        cluster = cluster_of(session, signer, root)
         issued = sign_for_user(cluster, root, g.caller.name, _text(body, "request"))
         return _answer(session, cluster, root, issued)
+
+
+def _trusted(find: Callable[[Session], Instance]) -> dict[str, Any]:
+    """Return the name of an instance's cluster and what is trusted there.
+
+    Most of the time nothing is to be made for that, and nobody has to wait.
+    """
+    signer = authority()
+    with context().reading() as session:
+        instance = find(session)
+        cluster = find_cluster(signer, instance)
+        if cluster is not None:
+            return _trust(session, cluster, instance)
+    with context().writing() as session:
+        instance = find(session)
+        return _trust(session, cluster_of(session, signer, instance), instance)
 
 
 def _answer(
@@ -92,7 +103,7 @@ def _answer(
 
 def _trust(session: Session, cluster: ClusterAuthority, instance: Instance) -> dict[str, Any]:
     """Return the name of a cluster and what is trusted there."""
-    revoked = revoked_in(session, root_guid(instance))
+    revoked = revoked_in(session, instance.root_guid)
     return {"name": cluster.name, "authority": cluster.trust(revoked)}
 
 

@@ -9,16 +9,22 @@ have had the time to learn of it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from slapos_wendelin.certificates import is_near_end
+from slapos_wendelin.files import sync_folder
 from slapos_wendelin.master.authority import Authority, Revoked
 from slapos_wendelin.master.errors import AuthorityError
 
 #: The folder of all clusters' authorities, in that of the master's.
 FOLDER = "clusters"
+
+#: Where an authority is while it is removed, beside that folder: backups do not look there.
+GONE = "gone"
 
 #: How long nodes have to learn of a new generation. Each asks at least once a day, when its
 #: computer processes its partition.
@@ -28,19 +34,35 @@ LEARNING_TIME = timedelta(days=7)
 class ClusterAuthority:
     """Signs certificates of the nodes and users of one cluster."""
 
-    def __init__(self, master: Authority, guid: str) -> None:
+    def __init__(self, master: Authority, guid: str, *, make: bool = True) -> None:
         """Open the authority, or make it.
 
         :param master: the authority of the master, whose folder holds this one.
         :param guid: of the root of the cluster's instance tree.
+        :param make: False to have no generations when one would have to be made.
         :raises AuthorityError: when the folder or what is in it cannot be used.
         """
         #: What no other cluster is called, of whatever master.
         self.name = f"{guid}-{master.fingerprint[:8]}"
-        self._folder = master.folder / FOLDER / guid
+        self._folder = _folder_of(master, guid)
         self._lifetimes = replace(master.lifetimes, authority=master.lifetimes.cluster)
         #: What nodes trust, the oldest first.
-        self.generations = self._open()
+        self.generations = self._open(make=make)
+
+    @classmethod
+    def find(cls, master: Authority, guid: str) -> ClusterAuthority | None:
+        """Return the authority; None when it is not there, or another generation is to be made.
+
+        :raises AuthorityError: when the folder or what is in it cannot be used.
+        """
+        try:
+            found = cls(master, guid, make=False)
+        except AuthorityError:
+            if _folder_of(master, guid).exists():
+                raise
+            # It was removed meanwhile.
+            return None
+        return found if found.generations else None
 
     @property
     def signer(self) -> Authority:
@@ -55,11 +77,17 @@ class ClusterAuthority:
             each.certificate + each.lasting_revocation_list(revoked) for each in self.generations
         )
 
-    def _open(self) -> list[Authority]:
-        """Return the generations that have not ended; make one when it is time."""
+    def _open(self, *, make: bool) -> list[Authority]:
+        """Return the generations that have not ended; make one when it is time.
+
+        :param make: False to return none then.
+        """
+        if not make and not self._folder.exists():
+            return []
         try:
-            self._folder.parent.mkdir(mode=0o700, exist_ok=True)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if make:
+                self._folder.parent.mkdir(mode=0o700, exist_ok=True)
+                self._folder.mkdir(mode=0o700, exist_ok=True)
             numbers = sorted(int(e.name) for e in self._folder.iterdir() if e.name.isdecimal())
         except OSError as error:
             raise AuthorityError(
@@ -68,6 +96,8 @@ class ClusterAuthority:
             ) from error
         found = [self._generation(number) for number in numbers]
         if not found or is_near_end(found[-1].own):
+            if not make:
+                return []
             found.append(self._generation(numbers[-1] + 1 if numbers else 1))
         now = datetime.now(UTC)
         return [each for each in found if each.own.not_valid_after_utc > now]
@@ -75,3 +105,51 @@ class ClusterAuthority:
     def _generation(self, number: int) -> Authority:
         """Return one generation, made when it is new."""
         return Authority(self._folder / str(number), self._lifetimes, "cluster authority")
+
+
+def known_clusters(master: Authority) -> list[str]:
+    """Return the guids of the roots of all clusters that have an authority."""
+    return _names(master.folder / FOLDER)
+
+
+def remove_authority(master: Authority, guid: str) -> None:
+    """Remove the authority of a cluster with its keys: nobody can sign for it any more.
+
+    It goes out of its place at once and whole, so that whoever opens it has it or has nothing.
+    When this is interrupted after that, `remove_remains` does the rest.
+    """
+    folder = _folder_of(master, guid)
+    if not folder.exists():
+        return
+    with master.locked():
+        gone = master.folder / GONE
+        gone.mkdir(mode=0o700, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(gone / guid, ignore_errors=True)
+            folder.rename(gone / guid)
+            sync_folder(folder.parent)
+    remove_remains(master)
+
+
+def remove_remains(master: Authority) -> None:
+    """Remove what is left of authorities whose removal had begun."""
+    gone = master.folder / GONE
+    if not gone.exists():
+        return
+    with master.locked():
+        for name in _names(gone):
+            shutil.rmtree(gone / name)
+        sync_folder(gone)
+
+
+def _folder_of(master: Authority, guid: str) -> Path:
+    """Return the folder of the authority of a cluster."""
+    return master.folder / FOLDER / guid
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder, none when it is not there."""
+    try:
+        return sorted(each.name for each in folder.iterdir())
+    except FileNotFoundError:
+        return []

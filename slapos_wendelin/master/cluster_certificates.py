@@ -14,18 +14,29 @@ from slapos_wendelin.certificates import CLIENT, NODE, Subject
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.authority import Authority, Issued, Revoked
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
+from slapos_wendelin.master.endings import is_gone
+from slapos_wendelin.master.errors import UnknownError
 from slapos_wendelin.master.models import GUID_PREFIX, Certificate, Instance
 from slapos_wendelin.master.reports import bang_tree
 
 
-def cluster_of(master: Authority, instance: Instance) -> ClusterAuthority:
-    """Return the authority of the cluster that an instance belongs to."""
-    return ClusterAuthority(master, root_guid(instance))
+def find_cluster(master: Authority, instance: Instance) -> ClusterAuthority | None:
+    """Return the authority of an instance's cluster; None when something of it is to be made."""
+    return ClusterAuthority.find(master, instance.root_guid)
 
 
-def root_guid(instance: Instance) -> str:
-    """Return the guid of the root of an instance's tree."""
-    return f"{GUID_PREFIX}{instance.root_id}"
+def cluster_of(session: Session, master: Authority, instance: Instance) -> ClusterAuthority:
+    """Return the authority of the cluster that an instance belongs to, made when it is new.
+
+    :param session: one that writes, so that the cluster does not end meanwhile.
+    :raises UnknownError: when nothing is left of the cluster, whose authority went with it.
+    """
+    if is_gone(session, instance.root_id):
+        raise UnknownError(
+            f"the cluster {instance.root_guid} is gone, and its certificate authority with it",
+            "name a cluster that is there; one of the same name has another authority",
+        )
+    return ClusterAuthority(master, instance.root_guid)
 
 
 def sign_for_node(cluster: ClusterAuthority, instance: Instance, request: str) -> Issued:
@@ -33,7 +44,7 @@ def sign_for_node(cluster: ClusterAuthority, instance: Instance, request: str) -
 
     :raises InvalidRequestError: when the request cannot be signed.
     """
-    subject = Subject(NODE, f"{root_guid(instance)}/{instance.guid}")
+    subject = Subject(NODE, f"{instance.root_guid}/{instance.guid}")
     return cluster.signer.issue_from_request(request, subject)
 
 
@@ -42,7 +53,7 @@ def sign_for_user(cluster: ClusterAuthority, root: Instance, user: str, request:
 
     :raises InvalidRequestError: when the request cannot be signed.
     """
-    subject = Subject(CLIENT, f"{root_guid(root)}/{user}")
+    subject = Subject(CLIENT, f"{root.root_guid}/{user}")
     return cluster.signer.issue_from_request(request, subject)
 
 

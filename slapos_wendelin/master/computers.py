@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 from slapos_wendelin.master.access import revoke
 from slapos_wendelin.master.checks import DESTROYED, check_name, shown
 from slapos_wendelin.master.computer_fields import FIELDS, REMOVED, SIZES
+from slapos_wendelin.master.endings import end_instance
 from slapos_wendelin.master.errors import ConflictError, UnknownError
 from slapos_wendelin.master.models import Computer, Instance, Partition
 
@@ -87,8 +87,8 @@ def remove(session: Session, host: Computer, is_lost: bool) -> None:
             "wait until it has reported, or switch it off and wait until it counts as lost",
         )
     for each in on_it:
-        each.destroyed_at = time.time()
         each.partition = None
+        end_instance(session, each)
     host.state = REMOVED
     revoke(session, "computer", host.reference, "the computer was removed")
     session.flush()

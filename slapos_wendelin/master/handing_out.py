@@ -66,13 +66,6 @@ def computer_certificate(reference: str) -> dict[str, str]:
     return {"certificate": issued.certificate, "key": issued.key}
 
 
-def forget_partition(guid: str) -> None:
-    """Remove the key of an instance that is gone; its certificate is revoked already."""
-    signer = context().authority
-    if signer is not None:
-        signer.forget(Subject(PARTITION, guid))
-
-
 def _kept(session: Session, signer: Authority, subject: Subject) -> dict[str, str] | None:
     """Return certificate and key that were handed out before; None when new ones are needed."""
     kept = signer.kept(subject)

@@ -220,8 +220,6 @@ def put_reported_state(sent: _Document) -> _Document:
                 f"{instance.guid} is to be {instance.state}",
                 "destroy it with `slapos request --state destroyed` first",
             )
-        guid = instance.guid
-    handing_out.forget_partition(guid)
     return _success("Destroyed")
 
 

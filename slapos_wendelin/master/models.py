@@ -236,6 +236,11 @@ class Instance(Base):
         """The row of the root of its tree, its own for a root."""
         return self.tree_id or self.id
 
+    @property
+    def root_guid(self) -> str:
+        """The guid of the root of its tree, which is also the name of its cluster's authority."""
+        return f"{GUID_PREFIX}{self.root_id}"
+
 
 class Product(Base):
     """An entry of the catalog: a name that users request instead of a release URL."""

@@ -141,10 +141,7 @@ def destroyed_computer_partition() -> str:
     """Free the partition of an instance that was to be destroyed."""
     with context().writing() as session:
         place = registry.partition(session, *_partition_fields())
-        guid = None if place.instance is None else place.instance.guid
         reports.report_destroyed(session, place)
-    if guid is not None:
-        handing_out.forget_partition(guid)
     return "OK"
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.master import registry, shared
-from slapos_wendelin.master.access import revoke_instance
 from slapos_wendelin.master.checks import AVAILABLE, BUILDING, DESTROYED
 from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.endings import end_instance
 from slapos_wendelin.master.errors import ConflictError
 from slapos_wendelin.master.models import BUILD, Computer, Instance, Partition
 
@@ -56,11 +56,9 @@ def report_destroyed(session: Session, place: Partition) -> None:
             "destroy it with `slapos request --state destroyed` first",
         )
     report_state(session, instance, DESTROYED)
-    instance.destroyed_at = time.time()
-    revoke_instance(session, instance, "the instance is gone")
     instance.connection = {}
     instance.partition = None
-    session.flush()
+    end_instance(session, instance)
     session.refresh(place)
     registry.forget_if_unused(place)
 

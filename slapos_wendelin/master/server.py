@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy.exc import OperationalError
 
+from slapos_wendelin.master import endings
 from slapos_wendelin.master.application import create_application
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.context import EXTENSION, Context
@@ -126,6 +127,7 @@ class MasterServer:
     def serve(self) -> None:
         """Answer requests until `stop` is called."""
         _warm(self._context)
+        _finish_endings(self._context)
         self._server.serve()
 
     def stop(self) -> None:
@@ -148,6 +150,16 @@ def _warm(context: Context) -> None:
     except OperationalError as error:
         # It answers what it can, and will say to requests what the matter is.
         _log.warning("database failed at the start error=%s", error.orig)
+
+
+def _finish_endings(context: Context) -> None:
+    """Remove the keys of what ended before a master was killed, or could not write."""
+    if context.authority is None:
+        return
+    try:
+        endings.finish(context.database, context.authority)
+    except (OSError, OperationalError) as error:
+        _log.warning("keys of what is gone stay error=%s", error)
 
 
 def default_names(host: str) -> set[str]:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, aliased
 from slapos_wendelin.master import fleet_cache
 from slapos_wendelin.master.checks import DESTROYED, STARTED, shown
 from slapos_wendelin.master.due import touch_instance
+from slapos_wendelin.master.endings import end_instance
 from slapos_wendelin.master.errors import ConflictError, NoCapacityError, UnknownError
 from slapos_wendelin.master.models import Instance, Partition
 from slapos_wendelin.master.placement import Fleet, ServiceLevel, unmet
@@ -171,10 +172,10 @@ def leave_provider(session: Session, instance: Instance) -> None:
     A provider that its requester gave up meanwhile is looked at again.
     """
     provider = instance.provider
-    instance.destroyed_at = time.time()
     instance.reported_state = DESTROYED
     instance.connection = {}
     instance.provider = None
+    end_instance(session, instance)
     if provider is not None and provider.requester is not None and not provider.shared_instances:
         touch_instance(session, provider.requester)
 

@@ -32,7 +32,7 @@ _PYTHONS = (
 
 #: Prints what a Python is and can; of the master only what it shows to everybody is asked.
 _PYTHON = r"""
-import configparser, http.client, importlib.util, json, os, platform
+import configparser, contextlib, http.client, importlib.util, json, os, platform
 import socket, ssl, sys, sysconfig, time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -63,12 +63,15 @@ def index():
     return named or sys.argv[2]
 def own_address(url):
     parts = urlsplit(url)
+    kind = socket.SOCK_DGRAM
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((parts.hostname, parts.port or 443))
-            return probe.getsockname()[0]
+        for found in socket.getaddrinfo(parts.hostname, parts.port or 443, type=kind):
+            with contextlib.suppress(OSError), socket.socket(found[0], kind) as probe:
+                probe.connect(found[4])
+                return probe.getsockname()[0]
     except OSError:
-        return None
+        pass
+    return None
 master = sys.argv[1]
 url = index() if len(sys.argv) > 2 else ""
 print(json.dumps({

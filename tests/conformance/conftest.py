@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificates
+from compiled_mariadb import compiled
 from neo_kept import Kept, kept_cluster
 from neo_suite import NeoRuns, build_environment, submitted
+
+__all__ = ["compiled"]
 
 # slapos.core's tests import the package of that name, which became unittest.mock long ago.
 sys.modules.setdefault("mock", unittest.mock)

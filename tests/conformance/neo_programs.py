@@ -185,10 +185,13 @@ class Cluster:
             command, cwd=self.folder, capture_output=True, text=True, check=True
         ).stdout
 
-    def client(self) -> subprocess.Popen[str]:
-        """Start a process that commits each number it reads."""
+    def client(self, uri: str = "") -> subprocess.Popen[str]:
+        """Start a process that commits each number it reads.
+
+        :param uri: empty for that of a client with the nodes' certificate.
+        """
         return subprocess.Popen(
-            [self.programs / "python", "-c", COUNTER, self.uri],
+            [self.programs / "python", "-c", COUNTER, uri or self.uri],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,19 +5,26 @@
 from __future__ import annotations
 
 import re
+import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
-from neo_programs import PATIENCE, Cluster, commit, last_value
+from neo_programs import PATIENCE, Cluster, begin_commit, commit, last_value, wait_until
 
 from slapos_wendelin import cluster_identity
 from slapos_wendelin.certificates import CLIENT, NODE, Subject, read_certificates, serial_of
 from slapos_wendelin.master.authority import Authority, Revoked
 from slapos_wendelin.master.client import Document
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
+
+#: Seconds in which nodes close the connections of who is on a new list: they look every 2 seconds.
+BOUND = 10
 
 #: What a node says first: the version of NEO's protocol in this series.
 ANSWER = b"\0\0W\2"
@@ -31,6 +38,8 @@ class Certified:
         self.folder = folder
         self.cluster = ClusterAuthority(Authority(folder / "authority"), "SOFTINST-1")
         self.revoked: list[Revoked] = []
+        #: What ends with the test.
+        self.stack = ExitStack()
 
     def folder_of(self, kind: str, name: str) -> Path:
         """Return the folder of a subject, in which the certificate is kept good."""
@@ -58,8 +67,10 @@ class Certified:
 
 
 @pytest.fixture
-def certified(tmp_path: Path) -> Certified:
-    return Certified(tmp_path / "certified")
+def certified(tmp_path: Path) -> Iterator[Certified]:
+    made = Certified(tmp_path / "certified")
+    with made.stack:
+        yield made
 
 
 @pytest.fixture
@@ -163,3 +174,83 @@ def test_who_is_revoked_is_refused_and_the_others_are_not(
         commit(client, 2)
         assert last_value(client) == "value 2\n"
     assert cluster.state() == "RUNNING"
+
+
+def connections(client: subprocess.Popen[str]) -> set[tuple[str, int]]:
+    """Return the own ends of all open connections of a client."""
+    return {
+        each.laddr
+        for each in psutil.Process(client.pid).net_connections("tcp")
+        if each.status == psutil.CONN_ESTABLISHED
+    }
+
+
+def commit_for(client: subprocess.Popen[str], seconds: float) -> float:
+    """Commit again and again for some time; return how long the slowest one took."""
+    end = time.monotonic() + seconds
+    slowest, value = 0.0, 100
+    while (began := time.monotonic()) < end:
+        commit(client, value)
+        value += 1
+        slowest = max(slowest, time.monotonic() - began)
+    return slowest
+
+
+def test_open_connections_of_who_is_revoked_are_closed_and_no_others(
+    cluster: Cluster, certified: Certified
+) -> None:
+    certificates = str(certified.folder / "nodes")
+    alice, bob = (
+        certified.stack.enter_context(cluster.client(cluster.uri.replace(certificates, str(each))))
+        for each in (certified.folder_of(CLIENT, name) for name in ("alice", "bob"))
+    )
+    commit(alice, 1)
+    commit(bob, 2)
+    of_alice, of_bob = connections(alice), connections(bob)
+    # To the master and to both storages.
+    assert len(of_alice) == len(of_bob) == 3
+    pids = {name: process.pid for name, process in cluster.processes.items()}
+    usual = commit_for(alice, 5)
+    assert connections(bob) == of_bob
+    certified.revoke("bob")
+    certified.folder_of(NODE, "nodes")
+    slowest = commit_for(alice, BOUND)
+    assert not connections(bob) & of_bob
+    assert connections(alice) == of_alice
+    assert slowest < usual + 5
+    # It tries again and again, and is refused.
+    begin_commit(bob, 3)
+    commit_for(alice, BOUND)
+    assert bob.stdout
+    assert not select.select([bob.stdout], [], [], 0)[0]
+    commit(alice, 4)
+    assert last_value(alice) == "value 4\n"
+    assert {name: process.pid for name, process in cluster.processes.items()} == pids
+    assert cluster.state() == "RUNNING"
+    assert re.search("certificate of the peer is revoked", cluster.log("m1"))
+    bob.kill()
+
+
+def test_a_node_whose_certificate_is_revoked_comes_back_with_another_one(
+    neo_python: str, tmp_path: Path, certified: Certified
+) -> None:
+    nodes, lost = (certified.folder_of(NODE, name) for name in ("nodes", "leaked"))
+    with Cluster(Path(neo_python).parent, tmp_path, certificates=nodes) as cluster:
+        cluster.end("s2", signal.SIGTERM)
+        cluster.commands["s2"] += [
+            f"--{name}={lost / file}"
+            for name, file in (("ca", "ca.pem"), ("cert", "identity.pem"), ("key", "identity.pem"))
+        ]
+        cluster.start("s2")
+        wait_until(cluster.is_replicated)
+        with cluster.client() as client:
+            commit(client, 1)
+            certified.revoke("leaked")
+            certified.folder_of(NODE, "nodes")
+            wait_until(lambda: not cluster.is_replicated())
+            commit(client, 2)
+            certified.folder_of(NODE, "leaked")
+            wait_until(cluster.is_replicated)
+            commit(client, 3)
+            assert last_value(client) == "value 3\n"
+        assert "certificate of the peer is revoked" in cluster.log("m1")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compiled_mariadb import Compiled, find_compiled
+from compiled_mariadb import Compiled
 from neo_mariadb import ENGINES, mariadb_cases, running_server, variables
 from neo_suite import (
     RUNNER,
@@ -26,15 +26,6 @@ from neo_suite import (
     neo_modules,
     submitted,
 )
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """The compiled MariaDB; without it, tests are skipped."""
-    found = find_compiled(tmp_path_factory.mktemp("buildout"))
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -149,10 +149,7 @@ class NeoOverHosts:
         folders = [self.python.parents[1], *([self.mariadb, MODULES] if self.mariadb else [])]
         for host in self.hosts.values():
             for folder in folders:
-                target = host.path(folder)
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copytree(folder, target, symlinks=True)
+                host.copy(folder, folder)
                 # They may be below the home of root, and the user of the data runs them.
                 host.run("chmod", "o+x", *map(str, list(folder.parents)[:-1]))
             shutil.rmtree(host.path("/var/neo"), ignore_errors=True)

@@ -62,7 +62,8 @@ class Operator:
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
-        self.url = f"https://{lab.address}:5000"
+        self.place = f"{in_url(lab.address)}:5000"
+        self.url = f"https://{self.place}"
         self.known_hosts = folder / "known_hosts"
         self.environment = os.environ | {
             "HOME": str(folder),
@@ -80,7 +81,7 @@ class Operator:
 
     def run_master(self, *options: str) -> None:
         """Start the master with what it has kept."""
-        listen = ("--listen", f"{self.lab.address}:5000")
+        listen = ("--listen", self.place)
         with (self.folder / "master.log").open("a") as log:
             self._master = self.lab.master.popen(
                 self.command("master", "start", *KEPT, *listen, *options),
@@ -147,7 +148,7 @@ class Operator:
         return [
             "computer",
             "join",
-            f"ssh://{host.user}@{host.address}",
+            f"ssh://{host.user}@{in_url(host.address)}",
             *center,
             *self.way(),
             *options,
@@ -196,6 +197,11 @@ class Operator:
 
 
 Someone = TypeVar("Someone", bound=Operator)
+
+
+def in_url(address: str) -> str:
+    """Return an address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
 
 
 def put_release(host: Host, release: Path = RELEASE, place: str = RELEASE_ON_HOSTS) -> None:

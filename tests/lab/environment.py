@@ -263,6 +263,10 @@ class Environment:
                     found.append(process)
         return found
 
+    def arguments(self) -> list[str]:
+        """Return what all these processes were started with, where they have not just ended."""
+        return [argument for process in self.processes() for argument in _command(process)]
+
     def programs(self) -> dict[int, str]:
         """Return the long-lived processes by id: services, supervisords and nodes' programs."""
         names = ("services", "master", *DATA_CENTERS)

@@ -68,12 +68,15 @@ def small(environment: Environment) -> Iterator[Cluster]:
     yield cluster
     cluster.wait_until_well()
     processes = [pid for pid, _ in cluster.processes().values()]
+    signs_for_it = environment.home.authority.parent / "clusters" / cluster.root["guid"]
+    assert list(signs_for_it.glob("*/ca.key"))
     destroyed = cluster.request("--state", "destroyed")
     assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
     wait_for(
         lambda: not {process.pid for process in environment.processes()} & set(processes),
         "the processes of the destroyed cluster end",
     )
+    wait_for(lambda: not signs_for_it.exists(), "the master removes the authority of the cluster")
     environment.cluster.wait_until_well()
 
 

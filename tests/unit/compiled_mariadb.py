@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 #: Why tests are skipped, and what makes them run.
@@ -61,3 +63,12 @@ def find_compiled(folder: Path) -> Compiled | str:
     installed = configparser.RawConfigParser(strict=False)
     installed.read(folder / ".installed.cfg")
     return Compiled(Path(installed["mariadb"]["location"]), Path(installed["mysqlclient"]["wheel"]))
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """The compiled MariaDB; without it, tests are skipped."""
+    found = find_compiled(tmp_path_factory.mktemp("buildout"))
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
