@@ -200,11 +200,15 @@ def test_open_connections_of_who_is_revoked_are_closed_and_no_others(
     cluster: Cluster, certified: Certified
 ) -> None:
     certificates = str(certified.folder / "nodes")
-    alice, bob = (
-        certified.stack.enter_context(cluster.client(cluster.uri.replace(certificates, str(each))))
-        for each in (certified.folder_of(CLIENT, name) for name in ("alice", "bob"))
-    )
+
+    def client_of(name: str) -> subprocess.Popen[str]:
+        uri = cluster.uri.replace(certificates, str(certified.folder_of(CLIENT, name)))
+        return certified.stack.enter_context(cluster.client(uri))
+
+    alice = client_of("alice")
     commit(alice, 1)
+    # Not before: two clients that make the root of the database conflict.
+    bob = client_of("bob")
     commit(bob, 2)
     of_alice, of_bob = connections(alice), connections(bob)
     # To the master and to both storages.
