@@ -9,8 +9,15 @@ import os
 import shutil
 from pathlib import Path
 
-#: What Python, other programs and slapgrid say of a full disk.
-_SIGNS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "Not enough space for")
+#: What Python, other programs, slapgrid and SQLite say of a full disk.
+_SIGNS = (
+    *(os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)),
+    *("Not enough space for", "database or disk is full"),
+)
+
+#: Bytes without which no database is started: SQLite would fail at the first write, and InnoDB
+#: aborts where it cannot extend its files, even when it only has to roll a transaction back.
+ROOM_FOR_DATABASE = 16 << 20
 
 #: So little space is none: nothing useful can be written.
 _NONE = 1 << 20

@@ -8,16 +8,12 @@ python -m slapos_wendelin.mariadb.wait --socket PATH -- PROGRAM [ARGUMENT...]
 from __future__ import annotations
 
 import argparse
-import os
 import socket
-import time
 from pathlib import Path
 
 from slapos_wendelin.mariadb.disk import shortage
 from slapos_wendelin.mariadb.place import Place
-
-#: Seconds between two looks.
-_PAUSE = 0.1
+from slapos_wendelin.room import become_when_ready
 
 #: The first byte of what a server says to whom it lets in (the version of its protocol).
 _GREETING = 10
@@ -54,13 +50,7 @@ def main() -> None:
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    said = ""
-    while what := _missing(options.socket):
-        if what != said:
-            print(f"waiting for {what}", flush=True)
-            said = what
-        time.sleep(_PAUSE)
-    os.execv(options.command[0], options.command)  # noqa: S606 (no shell is wanted)
+    become_when_ready(lambda: _missing(options.socket), options.command)
 
 
 if __name__ == "__main__":

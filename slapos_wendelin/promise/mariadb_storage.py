@@ -10,7 +10,7 @@ from slapos_wendelin.mariadb.disk import shortage
 from slapos_wendelin.mariadb.place import Place
 from slapos_wendelin.promise import mariadb
 from slapos_wendelin.promise.base import BrokenPromiseError
-from slapos_wendelin.promise.port import check_addresses
+from slapos_wendelin.promise.port import check_addresses, explained
 
 
 class RunPromise(mariadb.RunPromise):
@@ -27,4 +27,4 @@ class RunPromise(mariadb.RunPromise):
             return check_addresses(addresses, self.getConfig("certificates"))
         except BrokenPromiseError as error:
             full = shortage(Place(Path(self.getConfig("partition"))))
-            raise BrokenPromiseError(f"{error}; {full}") if full else error from None
+            raise explained(error, full) from None

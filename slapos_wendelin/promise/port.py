@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from slapos_wendelin.disk_space import ROOM_FOR_DATABASE, fault_of
 from slapos_wendelin.neo.certificates import files_in
 from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
@@ -24,7 +25,8 @@ class RunPromise(Promise):
     With ``certificates``, the folder of the partition's certificate in its cluster, the programs
     there have to show a good one and to accept the partition's. That one is silent for long is no
     fault: it can be busy. With ``elsewhere`` they belong to other computers: a closed port is then
-    no reason to redo this partition.
+    no reason to redo this partition. With ``data``, the folder of the program's data, it says when
+    the disk of that is full: the program is not started then.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -34,8 +36,19 @@ class RunPromise(Promise):
 
     def check(self) -> str:
         """Connect to each address."""
-        certificates = self.getConfig("certificates")
-        return check_addresses(self.getConfig("addresses").split(), certificates)
+        data = self.getConfig("data")
+        try:
+            return check_addresses(
+                self.getConfig("addresses").split(), self.getConfig("certificates")
+            )
+        except BrokenPromiseError as error:
+            full = data and fault_of(Path(data), ROOM_FOR_DATABASE)
+            raise explained(error, full) from None
+
+
+def explained(error: BrokenPromiseError, reason: str) -> BrokenPromiseError:
+    """Return an error with its reason, if there is one."""
+    return BrokenPromiseError(f"{error}; {reason}") if reason else error
 
 
 def check_addresses(addresses: list[str], certificates: str | None) -> str:

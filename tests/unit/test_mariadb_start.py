@@ -23,7 +23,7 @@ import pytest
 from slapos_wendelin.mariadb.crashes import crash_times
 from slapos_wendelin.mariadb.logs import KEPT, rotate
 from slapos_wendelin.mariadb.place import Place
-from slapos_wendelin.promise import mariadb, mariadb_crashes, mariadb_disk
+from slapos_wendelin.promise import disk, mariadb, mariadb_crashes, mariadb_disk
 from slapos_wendelin.promise.base import BrokenPromiseError
 
 PATIENCE = 120.0
@@ -441,8 +441,8 @@ def test_little_space_on_the_disk_makes_the_promise_red(tmp_path, monkeypatch):
     storage = Storage.__new__(Storage)
     storage.folder = tmp_path
     assert storage.promise(mariadb_disk).check().endswith("are left")
-    monkeypatch.setattr(mariadb_disk, "BYTES", 2**60)
-    monkeypatch.setattr(mariadb_disk, "PART", 1.0)
+    monkeypatch.setattr(disk, "BYTES", 2**60)
+    monkeypatch.setattr(disk, "PART", 1.0)
     with pytest.raises(BrokenPromiseError, match="are left on the disk of"):
         storage.promise(mariadb_disk).check()
 

@@ -7,6 +7,7 @@ import queue
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ from slapos_wendelin import cluster_identity
 from slapos_wendelin.certificates import NODE, Subject
 from slapos_wendelin.master.authority import Authority, Lifetimes
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
-from slapos_wendelin.promise import port, process
+from slapos_wendelin.promise import disk, port, process
 from slapos_wendelin.promise.base import BrokenPromiseError
 
 
@@ -165,3 +166,26 @@ def test_a_broken_check_makes_the_result_red(promise):
     result = unhappy._GenericPromise__queue.get_nowait().item
     assert result.hasFailed()
     assert "nothing listens at 127.0.0.1:1" in result.message
+
+
+def test_little_space_is_red_with_what_to_do(promise, tmp_path, monkeypatch):
+    left = promise(disk, folder=str(tmp_path))
+    assert left.check().endswith("are left")
+    monkeypatch.setattr(disk, "BYTES", 2**60)
+    monkeypatch.setattr(disk, "PART", 1.0)
+    with pytest.raises(BrokenPromiseError, match=f"left on the disk of {tmp_path}: free some, or"):
+        left.check()
+
+
+def test_a_port_that_is_closed_since_the_disk_is_full_says_so(promise, tmp_path, monkeypatch):
+    monkeypatch.setattr(port, "ROOM_FOR_DATABASE", 2**60)
+    closed = promise(port, addresses="127.0.0.1:1", data=str(tmp_path))
+    reason = f"nothing listens at 127.0.0.1:1; No space left on device: the disk of {tmp_path} is"
+    with pytest.raises(BrokenPromiseError, match=reason):
+        closed.check()
+
+
+def test_a_program_is_started_where_there_is_room(tmp_path):
+    command = [sys.executable, "-m", "slapos_wendelin.room", "--folder", str(tmp_path)]
+    started = subprocess.check_output([*command, "--", "/bin/echo", "it", "runs"], text=True)
+    assert started == "it runs\n"
