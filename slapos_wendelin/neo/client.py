@@ -108,16 +108,32 @@ def connection(uri: str, at: bytes | None = None) -> Iterator[Connection]:
 
     :param at: a transaction id: see the database as it was then, and change nothing.
 
+    What anybody has committed before is seen, which costs one question to the primary master: a
+    task finds what the tasks before it have written, in whatever process.
+
     What is not committed at the end is dropped. Commit with
     `connection.transaction_manager.commit()`.
     """
-    manager = transaction.TransactionManager()
     database = open_database(uri)
-    if at is not None and at > database.lastTransaction():
-        # Opening a connection asks the storage what happened meanwhile.
-        database.open(transaction_manager=manager).close()
+    if at is None:
+        with _opened(database) as current:
+            # Opening shows what this process has heard of; this asks what has happened meanwhile.
+            current.sync()
+            yield current
+        return
+    if at > database.lastTransaction():
+        with _opened(database) as current:
+            current.sync()
         if at > database.lastTransaction():
             raise _FutureError(f"transaction {at.hex()} is not there yet")
+    with _opened(database, at) as past:
+        yield past
+
+
+@contextlib.contextmanager
+def _opened(database: DB, at: bytes | None = None) -> Iterator[Connection]:
+    """Open a connection with a transaction manager of its own; drop at the end what is left."""
+    manager = transaction.TransactionManager()
     opened = database.open(transaction_manager=manager, at=at)
     try:
         yield opened
@@ -206,6 +222,9 @@ def _open(uri: str) -> DB:
     application = getattr(storage, "app", None)
     if hasattr(application, "max_reconnection_to_master"):
         application.max_reconnection_to_master = MASTER_ATTEMPTS
+    if hasattr(storage, "server_sync"):
+        # Without it, ZEO's client does not ask its server what has happened meanwhile.
+        storage.server_sync = True
     try:
         return DB(storage, **options)
     except BaseException:

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import mmap
+import subprocess
+import sys
 import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
@@ -99,6 +102,42 @@ def test_conflicts_that_never_end_are_given_up(file_uri):
 
     with pytest.raises(StorageUnavailableError, match=r"gave up on file://.*ConflictError.*always"):
         client.run(file_uri, conflict, time_limit=0.3)
+
+
+#: A process in which nothing but the main thread runs while that waits for the next number, so that
+#: it has not heard of a commit when it is told that there is one.
+DEAF = """
+import mmap, sys
+from slapos_wendelin.neo import client
+uri, path = sys.argv[1:]
+sys.setswitchinterval(30)
+with open(path, "r+b") as file, mmap.mmap(file.fileno(), 2) as shared:
+    for number in range(1, 11):
+        while shared[0] != number:
+            pass
+        at = client.last_transaction(uri)
+        print(*(client.run(uri, lambda root: root["value"], at=each) for each in (None, at)))
+        shared[1] = number
+"""
+
+
+def test_what_was_committed_before_is_seen_by_every_process(server_uri, tmp_path):
+    path = tmp_path / "shared"
+    path.write_bytes(bytes(2))
+    client.run(server_uri, put(0))
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", DEAF, server_uri, path], stdout=subprocess.PIPE, text=True
+        ) as process,
+        path.open("r+b") as file,
+        mmap.mmap(file.fileno(), 2) as shared,
+    ):
+        for number in range(1, 11):
+            client.run(server_uri, put(number))
+            shared[0] = number
+            while shared[1] != number and process.poll() is None:
+                time.sleep(0.01)
+        assert process.communicate()[0].split() == [str(n) for n in range(1, 11) for _ in range(2)]
 
 
 def test_an_earlier_moment_can_be_read(server_uri):
