@@ -223,8 +223,9 @@ def _open(uri: str) -> DB:
     if hasattr(application, "max_reconnection_to_master"):
         application.max_reconnection_to_master = MASTER_ATTEMPTS
     if hasattr(storage, "server_sync"):
-        # Without it, ZEO's client does not ask its server what has happened meanwhile.
-        storage.server_sync = True
+        # ZEO's client asks its server what has happened meanwhile only when it is made with this
+        # option, which no address can say.
+        storage.sync = lambda: storage.ping()  # noqa: PLW0108 - it is another for each connection
     try:
         return DB(storage, **options)
     except BaseException:
