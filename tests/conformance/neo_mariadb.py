@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from neo_suite import neo_cases
 
@@ -33,14 +34,23 @@ def mariadb_cases() -> list[str]:
     return [*others, *own]
 
 
-def variables(socket: Path, engine: str) -> Callable[[str], dict[str, str]]:
+class Server(NamedTuple):
+    """A running server."""
+
+    socket: Path
+    #: Folder of its programs, by the names that NEO calls them.
+    programs: Path
+
+
+def variables(server: Server, engine: str) -> Callable[[str], dict[str, str]]:
     """Return what tells NEO's tests of each module where its databases are."""
 
     def of(module: str) -> dict[str, str]:
         return {
             "NEO_TESTS_ADAPTER": "MySQL",
             "NEO_TESTS_ENGINE": engine,
-            "NEO_DB_SOCKET": str(socket),
+            "NEO_DB_SOCKET": str(server.socket),
+            "PATH": f"{server.programs}{os.pathsep}{os.environ['PATH']}",
             "NEO_DB_ADMIN": "root" if os.getuid() == 0 else server_user(),
             # Modules run beside each other.
             "NEO_DB_PREFIX": f"{engine}_{module.removeprefix('neo.tests.').replace('.', '_')}_",
@@ -49,9 +59,17 @@ def variables(socket: Path, engine: str) -> Callable[[str], dict[str, str]]:
     return of
 
 
+def _make_programs(folder: Path, software: Path) -> Path:
+    """Give MariaDB's programs the names by which NEO calls them; return the folder."""
+    folder.mkdir()
+    for name, program in {"mysql": "mariadb", "mysqldump": "mariadb-dump"}.items():
+        (folder / name).symlink_to(software / "bin" / program)
+    return folder
+
+
 @contextmanager
-def running_server(software: Path) -> Iterator[Path]:
-    """Run a server that has both engines; yield its socket. Nothing of it is left afterwards."""
+def running_server(software: Path) -> Iterator[Server]:
+    """Run a server that has both engines. Nothing of it is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="wendelin-"))
     place = Place(folder)
     for path in (place.socket.parent, place.error_log.parent, folder / "srv"):
@@ -78,7 +96,7 @@ def running_server(software: Path) -> Iterator[Path]:
         statement = "CREATE USER test@localhost IDENTIFIED BY ''"
         client = (software / "bin" / "mariadb", "--no-defaults", f"--socket={place.socket}")
         subprocess.run([*client, f"--execute={statement}"], check=True)
-        yield place.socket
+        yield Server(place.socket, _make_programs(folder / "programs", software))
     finally:
         server.kill()
         server.wait()

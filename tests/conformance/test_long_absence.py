@@ -151,7 +151,7 @@ def _on_innodb(folder: Path, factory: pytest.TempPathFactory) -> Iterator[Week]:
     if isinstance(compiled, str):
         pytest.skip(compiled)
     python = build_environment("-mariadb", (compiled.wheel,))
-    with running_server(compiled.mariadb) as socket:
+    with running_server(compiled.mariadb) as (socket, _):
 
         def run(statement: str, *options: str) -> str:
             client = (compiled.mariadb / "bin" / "mariadb", "--no-defaults", f"--socket={socket}")

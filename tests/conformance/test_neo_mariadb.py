@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from compiled_mariadb import Compiled
-from neo_mariadb import ENGINES, mariadb_cases, running_server, variables
+from neo_mariadb import ENGINES, Server, mariadb_cases, running_server, variables
 from neo_suite import (
     RUNNER,
     Expectation,
@@ -35,8 +35,8 @@ def python(compiled: Compiled) -> str:
 
 
 @pytest.fixture(scope="session")
-def socket(compiled: Compiled) -> Iterator[Path]:
-    """Where a server answers that has both engines."""
+def server(compiled: Compiled) -> Iterator[Server]:
+    """A server that has both engines."""
     with running_server(compiled.mariadb) as found:
         yield found
 
@@ -45,14 +45,14 @@ def socket(compiled: Compiled) -> Iterator[Path]:
 def runs(
     request: pytest.FixtureRequest,
     python: str,
-    socket: Path,
+    server: Server,
     certificates: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[NeoRuns]:
     """Runs of the modules whose cases are selected for an engine, all queued at once."""
     engine = request.param
     folder = tmp_path_factory.mktemp(engine)
-    found = NeoRuns(python, certificates, folder, variables(socket, engine))
+    found = NeoRuns(python, certificates, folder, variables(server, engine))
 
     def case_of(parameters: dict[str, object]) -> str | None:
         return parameters["case"] if parameters.get("runs") == engine else None
