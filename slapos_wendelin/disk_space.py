@@ -43,3 +43,9 @@ def fault_of(folder: Path, least: int = _NONE) -> str:
     except OSError:
         return ""
     return f"{_SIGNS[0]}: the disk of {folder} is full ({_REMEDY})" if free < least else ""
+
+
+def storage_shortage(folder: Path) -> str:
+    """Return that a storage's disk is full, and what to do; empty when a database has room."""
+    full = fault_of(folder, ROOM_FOR_DATABASE)
+    return full and f"{full}, or move the storage to another computer"

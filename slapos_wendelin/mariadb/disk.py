@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
-from slapos_wendelin.disk_space import ROOM_FOR_DATABASE, fault_of
+from pathlib import Path
+
+from slapos_wendelin.disk_space import storage_shortage
 from slapos_wendelin.mariadb.place import Place
+
+
+def folder_of(place: Place) -> Path:
+    """Return the folder of the data, or the partition while there is none."""
+    return place.folder if place.folder.exists() else place.partition
 
 
 def shortage(place: Place) -> str:
     """Return that the disk of the data is full, and what to do; empty when it is not."""
-    folder = place.folder if place.folder.exists() else place.partition
-    full = fault_of(folder, ROOM_FOR_DATABASE)
-    return full and f"{full}, or move the storage to another computer"
+    return storage_shortage(folder_of(place))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from slapos_wendelin.disk_space import ROOM_FOR_DATABASE, fault_of
+from slapos_wendelin.disk_space import storage_shortage
 from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
 _GIB = 1 << 30
@@ -26,20 +26,16 @@ class RunPromise(Promise):
         """Return the folder of which the disk counts."""
         return Path(self.getConfig("folder"))
 
-    def shortage(self) -> str:
-        """Return that the disk is full, and what to do; empty when it is not."""
-        full = fault_of(self.folder(), ROOM_FOR_DATABASE)
-        return full and f"{full}, or move the storage to another computer"
-
     def check(self) -> str:
         """Look at the disk."""
-        if full := self.shortage():
+        folder = self.folder()
+        if full := storage_shortage(folder):
             raise BrokenPromiseError(full)
-        disk = shutil.disk_usage(self.folder())
+        disk = shutil.disk_usage(folder)
         left = f"{disk.free / _GIB:.1f} GiB of {disk.total / _GIB:.1f} GiB"
         if disk.free < min(disk.total * PART, BYTES):
             raise BrokenPromiseError(
-                f"only {left} are left on the disk of {self.folder()}:"
+                f"only {left} are left on the disk of {folder}:"
                 " free some, or move the storage to another computer"
             )
         return f"{left} are left"

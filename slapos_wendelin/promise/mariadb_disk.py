@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slapos_wendelin.mariadb.disk import shortage
+from slapos_wendelin.mariadb.disk import folder_of
 from slapos_wendelin.mariadb.place import Place
 from slapos_wendelin.promise import disk
 
@@ -19,13 +19,4 @@ class RunPromise(disk.RunPromise):
 
     def folder(self) -> Path:
         """Return the folder of the data, or the partition while there is none."""
-        place = self._place()
-        return place.folder if place.folder.exists() else place.partition
-
-    def shortage(self) -> str:
-        """Return that the disk is full, and what to do; empty when it is not."""
-        return shortage(self._place())
-
-    def _place(self) -> Place:
-        """Return where the data is."""
-        return Place(Path(self.getConfig("partition")))
+        return folder_of(Place(Path(self.getConfig("partition"))))
