@@ -6,20 +6,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from operators import Operator, made_operator
+from reports import report, write_reports
 
 from slapos_wendelin.lab import Host, Lab
 from slapos_wendelin.lab.requirements import require
 
+__all__ = ["report"]
+
 FOLDER = Path(__file__).parent
 #: How long the shared lab took to stand and to fall, in seconds.
 times = pytest.StashKey[dict[str, float]]()
-#: What tests have measured, a line each.
-reports = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,17 +80,10 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
         host.heal()
 
 
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Return what keeps a line for the end of the run."""
-    return request.config.stash.setdefault(reports, []).append
-
-
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say how long the shared lab took, and what tests have measured."""
     for what, seconds in config.stash.get(times, {}).items():
         terminalreporter.write_line(f"the lab of 3 data centers x 2 hosts {what} {seconds:.2f} s")
-    for line in config.stash.get(reports, []):
-        terminalreporter.write_line(line)
+    write_reports(terminalreporter, config)

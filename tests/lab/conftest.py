@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster import Cluster
 from environment import Environment, new_environment
+from reports import report, write_reports
 
-#: What tests have measured.
-reports = pytest.StashKey[list[str]]()
+__all__ = ["report"]
 
 
 def pytest_configure() -> None:
@@ -45,15 +45,8 @@ def cluster(environment: Environment) -> Iterator[Cluster]:
     environment.cluster.wait_until_well()
 
 
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Return what keeps a line for the end of the run."""
-    return request.config.stash.setdefault(reports, []).append
-
-
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say what tests have measured."""
-    for line in config.stash.get(reports, []):
-        terminalreporter.write_line(line)
+    write_reports(terminalreporter, config)

@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
+from killed_steps import killed_before_step
 
 from slapos_wendelin.certificates import (
     Subject,
@@ -317,33 +317,22 @@ def test_a_key_and_a_certificate_of_two_authorities_are_told(authority: Authorit
         Authority(authority.folder)
 
 
-def killed_before_step(number: int, folder: Path) -> bool:
+def make_and_be_killed(folder: Path, step: int) -> bool:
     """Make an authority in a process that is killed before its step on files of that number.
 
     Return whether the process came to that step.
     """
-    child = os.fork()
-    if child:
-        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    left = number
 
-    def count(event: str, _arguments: object) -> None:
-        nonlocal left
-        if event in ("open", "os.mkdir", "os.rename", "os.remove"):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    try:
+    def make(count_steps: Callable[[], None]) -> None:
+        count_steps()
         Authority(folder)
-    finally:
-        os._exit(0)
+
+    return killed_before_step(step, make)
 
 
 def test_an_authority_whose_making_is_killed_at_any_step_is_made_whole_later(tmp_path: Path):
     number = 1
-    while killed_before_step(number, folder := tmp_path / str(number)):
+    while make_and_be_killed(folder := tmp_path / str(number), number):
         key_before = folder / "ca.key"
         kept = key_before.read_text() if key_before.exists() else None
         authority = Authority(folder)

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from killed_steps import killed_before_step
 from secure_cloud import SecureCloud
 from test_cluster_certificates import node, shake_hands
 
@@ -144,28 +141,15 @@ class Dying:
 
         Return whether the process came to that step.
         """
-        child = os.fork()
-        if child:
-            return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        left = step
 
-        def count(event: str, _arguments: object) -> None:
-            nonlocal left
-            if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
+        def end(count_steps: Callable[[], None]) -> None:
             database = Database(self.path)
             endings.follow(database, self.authority)
-            sys.addaudithook(count)
+            count_steps()
             with database.writing() as session:
                 endings.end_instance(session, session.get_one(Instance, 1))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
+
+        return killed_before_step(step, end)
 
     def start(self) -> None:
         """Do what a master does at its start."""
