@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare NEO and ZEO between data centers that are near and far: the measures of storage.py.
 
-The data centers are a lab's (root is needed). A client in one of them uses NEO with a master and a
-storage in each of the three, and ZEO with its server in another one.
+The data centers are a lab's (root is needed). NEO has a master and a storage in each of the three,
+ZEO its server in one. The client is in another one than the server or the primary master.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests" / "hosts"))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests" / "conformance"))
 
-from neo_history import MODULES, running_neo
+from neo_history import MODULES, MariaDB, running_neo
 from neo_suite import build_environment
 from storage_sizes import CLIENTS
 
@@ -39,8 +39,17 @@ SCRIPTS = Path("/var/benchmark")
 
 #: Ends the name of a measure by several clients.
 OF_MANY = " of many"
-MEASURES = ("commits", f"commits{OF_MANY}", "objects", "write", "read")
-UNITS = ("commits/s, 1 client", f"commits/s, {CLIENTS} clients", "cold objects/s", "write MB/s")
+#: The measure by a client beside the server, or beside the primary master.
+NEAR = "commits near"
+#: What is measured, and how it is called in the table.
+MEASURES = {
+    "commits": "commits/s, 1 client",
+    NEAR: "1 client beside the primary master",
+    f"commits{OF_MANY}": f"{CLIENTS} clients",
+    "objects": "cold objects/s",
+    "write": "write MB/s",
+    "read": "read MB/s",
+}
 PEER = "ZEO"
 
 
@@ -69,8 +78,8 @@ class Client:
 
     def measure(self, name: str, uri: str) -> float:
         """Return the figure of a measure, or the sum of those of several clients."""
-        kind = name.removesuffix(OF_MANY)
-        count = 1 if kind == name else CLIENTS
+        kind = name.partition(" ")[0]
+        count = CLIENTS if name.endswith(OF_MANY) else 1
         command = [str(self.python), str(SCRIPTS / "storage.py"), "--client", kind, uri]
         with contextlib.ExitStack() as ended:
             processes = [
@@ -115,45 +124,57 @@ def zeo(host: Host, python: Path) -> Iterator[str]:
         process.wait()
 
 
+def storages(mariadb: Path | None) -> Iterator[tuple[str, MariaDB | None, int]]:
+    """Yield what NEO is measured on: a name, where the data is, and the replicas."""
+    engines: dict[str, MariaDB | None] = {"SQLite": None}
+    if mariadb is not None:
+        engines |= {engine: MariaDB(mariadb, engine) for engine in ("InnoDB", "RocksDB")}
+    for engine, software in engines.items():
+        for replicas in (0, 1):
+            yield f"NEO on {engine}, {replicas} replica", software, replicas
+
+
 def measure_all(
     lab: Lab, python: Path, mariadb: Path | None, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Return the medians of each storage."""
-    client = Client(lab.host("paris-1"), python)
-    client.install()
-    far = Client(lab.host("tokyo-1"), python)
-    far.install()
-    found: dict[str, dict[str, float]] = {}
-    with zeo(far.host, python) as uri:
-        found[PEER] = _rounds(client, PEER, uri, rounds)
-    for engine, software in (("SQLite", None), ("InnoDB", mariadb)):
-        if engine == "InnoDB" and mariadb is None:
-            continue
-        for replicas in (0, 1):
-            name = f"NEO on {engine}, {replicas} replica"
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                running_neo(lab, python, Path(folder), mariadb=software, replicas=replicas) as neo,
-            ):
-                until(neo.is_whole, "the cluster is whole")
-                found[name] = _rounds(client, name, f"{neo.uri}?compress=false", rounds)
+    clients = {name: Client(host, python) for name, host in lab.hosts.items()}
+    for client in clients.values():
+        client.install()
+
+    def measured(name: str, uri: str, server: str) -> dict[str, float]:
+        """Measure from a host that is not the server's, and commits from the server's too."""
+        far = next(client for name, client in clients.items() if name != server)
+        return _rounds(clients[server], far, name, uri, rounds)
+
+    server = lab.host("tokyo-1")
+    with zeo(server, python) as uri:
+        found = {PEER: measured(PEER, uri, server.name)}
+    for name, software, replicas in storages(mariadb):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running_neo(lab, python, Path(folder), mariadb=software, replicas=replicas) as neo,
+        ):
+            until(neo.is_whole, "the cluster is whole")
+            found[name] = measured(name, f"{neo.uri}?compress=false", neo.primary())
     return found
 
 
-def _rounds(client: Client, name: str, uri: str, rounds: int) -> dict[str, float]:
+def _rounds(near: Client, client: Client, name: str, uri: str, rounds: int) -> dict[str, float]:
     """Return the medians of several rounds."""
     client.prepare(uri)
     figures: dict[str, list[float]] = {}
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
         for measure in MEASURES:
-            figures.setdefault(measure, []).append(client.measure(measure, uri))
+            one = near if measure == NEAR else client
+            figures.setdefault(measure, []).append(one.measure(measure, uri))
     return {measure: statistics.median(values) for measure, values in figures.items()}
 
 
 def show(results: list[dict[str, Any]]) -> None:
     """Print a table, in brackets the ratio to ZEO."""
-    print("| round trip | storage | " + " | ".join((*UNITS, "read MB/s")) + " |")
+    print("| round trip | storage | " + " | ".join(MEASURES.values()) + " |")
     print("|---" * (len(MEASURES) + 2) + "|")
     for result in results:
         for name, medians in result["medians"].items():
@@ -171,7 +192,9 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each storage (3)")
     parser.add_argument("--python", type=Path, help="that of an environment with NEO")
-    parser.add_argument("--mariadb", type=Path, help="folder of a MariaDB, to measure InnoDB too")
+    parser.add_argument(
+        "--mariadb", type=Path, help="folder of a MariaDB, to measure its engines too"
+    )
     parser.add_argument("--json", action="store_true", help="print everything")
     options = parser.parse_args()
     results = []

@@ -112,6 +112,15 @@ class Writer:
 PARTITIONS = 6
 
 
+@dataclass(frozen=True)
+class MariaDB:
+    """What storages keep their data in, each in a server of its own."""
+
+    software: Path
+    #: That of the tables, as NEO calls it.
+    engine: str = "InnoDB"
+
+
 class NeoOverHosts:
     """A cluster with a master and a storage on each of three hosts."""
 
@@ -122,12 +131,12 @@ class NeoOverHosts:
         python: Path,
         folder: Path,
         *,
-        mariadb: Path | None = None,
+        mariadb: MariaDB | None = None,
         replicas: int = 2,
     ) -> None:
         """Describe a cluster.
 
-        :param mariadb: where each storage has a server of its own from; None for SQLite.
+        :param mariadb: None for SQLite.
         :param replicas: with two, all hosts have all data.
         """
         self.mariadb = mariadb
@@ -146,7 +155,10 @@ class NeoOverHosts:
 
     def install(self) -> None:
         """Copy the environment to the hosts, to the same place."""
-        folders = [self.python.parents[1], *([self.mariadb, MODULES] if self.mariadb else [])]
+        folders = [
+            self.python.parents[1],
+            *([self.mariadb.software, MODULES] if self.mariadb else []),
+        ]
         for host in self.hosts.values():
             for folder in folders:
                 host.copy(folder, folder)
@@ -174,11 +186,18 @@ class NeoOverHosts:
             database = ("--adapter=SQLite", "--database=neo.sqlite")
             self._program(host, "storage", "neostorage", *place, *database)
             return
-        server = ("--partition=/var/neo", f"--software={self.mariadb}", "--engine=innodb")
-        self._start(host, "mariadb", *self._as_user("slapos_wendelin.mariadb.start"), *server)
+        self._start_mariadb(host, self.mariadb)
         wait = (*self._as_user("slapos_wendelin.mariadb.wait"), f"--socket={SOCKET}", "--")
         database = ("--adapter=MySQL", f"--database={USER}@neo{SOCKET}")
-        self._program(host, "storage", "neostorage", *place, *database, before=wait)
+        engine = f"--engine={self.mariadb.engine}"
+        self._program(host, "storage", "neostorage", *place, *database, engine, before=wait)
+
+    def _start_mariadb(self, host: Host, mariadb: MariaDB) -> None:
+        """Start the server of a storage."""
+        starter = self._as_user("slapos_wendelin.mariadb.start")
+        engine = f"--engine={mariadb.engine.lower()}"
+        options = ("--partition=/var/neo", f"--software={mariadb.software}", engine)
+        self._start(host, "mariadb", *starter, *options)
 
     def _as_user(self, module: str) -> tuple[str, ...]:
         """Return the command that runs a module as the user who has the data, not as root."""
@@ -321,7 +340,7 @@ def _cells(table: str) -> str:
 
 @contextmanager
 def running_neo(
-    lab: Lab, python: Path, folder: Path, *, mariadb: Path | None = None, replicas: int = 2
+    lab: Lab, python: Path, folder: Path, *, mariadb: MariaDB | None = None, replicas: int = 2
 ) -> Iterator[NeoOverHosts]:
     """Run a cluster on the first host of each data center."""
     hosts = [center.hosts[0] for center in lab.data_centers.values()]

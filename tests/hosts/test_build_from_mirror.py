@@ -96,7 +96,7 @@ def build(cloud: Operator, release: str, seconds: float) -> None:
         assert not found["error"], found["error"]
         return found["reported_state"] == "available"
 
-    until(is_built, f"{release} is built", seconds)
+    until(is_built, f"{release} is built", seconds, interval=2)
 
 
 def test_a_host_without_a_way_to_the_internet_builds_neo_from_a_mirror(

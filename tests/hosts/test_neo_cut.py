@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from compiled_mariadb import find_compiled
-from neo_history import NeoOverHosts, check_history, check_replicas, running_neo
+from neo_history import MariaDB, NeoOverHosts, check_history, check_replicas, running_neo
 from neo_suite import build_environment
 
 from slapos_wendelin.lab import Lab
@@ -27,7 +27,7 @@ class Engine:
     """What storages run on: a Python that has NEO, and a MariaDB unless it is SQLite."""
 
     python: Path
-    mariadb: Path | None = None
+    mariadb: MariaDB | None = None
 
 
 @pytest.fixture(scope="module", params=["sqlite", "innodb"])
@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if isinstance(compiled, str):
         pytest.skip(compiled)
     python = build_environment("-mariadb", (compiled.wheel,))
-    return Engine(Path(python), compiled.mariadb)
+    return Engine(Path(python), MariaDB(compiled.mariadb))
 
 
 @pytest.fixture
