@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Self
 
 from slapos_wendelin.errors import CommandError, MissingRequirementError
+from slapos_wendelin.free_ports import free_ports
 from slapos_wendelin.mariadb.place import server_user
-from slapos_wendelin.neo.servers import START_LIMIT, Server, Servers, free_ports
+from slapos_wendelin.neo.servers import START_LIMIT, Server, Servers
 
 
 class RelStorageServer(Servers):

@@ -16,13 +16,13 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from slapos_wendelin.errors import MissingRequirementError
+from slapos_wendelin.free_ports import free_ports
 from slapos_wendelin.mariadb.place import Place, server_user
 from slapos_wendelin.neo import client, memory
 
@@ -241,14 +241,3 @@ class NeoCluster(Servers):
         address = f"{server_user()}@neo{database.place.socket}"
         kind = ["--adapter", "MySQL", "--engine", engine, "--database", address]
         return Server(folder, name, [*database.waiting("neostorage"), *arguments, *kind])
-
-
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of the loopback address that nobody uses at this moment."""
-    with contextlib.ExitStack() as sockets:
-        ports = []
-        for _ in range(count):
-            listener = sockets.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
-        return ports

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import distributed
 import pytest
 
-from slapos_wendelin.neo.servers import free_ports
+from slapos_wendelin.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

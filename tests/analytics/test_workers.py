@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from slapos_wendelin.free_ports import free_ports
 from slapos_wendelin.neo import memory
 from slapos_wendelin.neo.errors import WorkersError
-from slapos_wendelin.neo.servers import Server, free_ports
+from slapos_wendelin.neo.servers import Server
 from slapos_wendelin.neo.workers import Workers
 
 

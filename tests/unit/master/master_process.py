@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.free_ports import free_ports
 from slapos_wendelin.master.client import MasterClient
 
-_PATIENCE = 60  # seconds
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+_PATIENCE = 240  # seconds
 
 
 class MasterProcess:
@@ -35,7 +29,7 @@ class MasterProcess:
 
         :param port: 0 for any free one, which then stays the same.
         """
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}/"
         self._arguments = [
             "--plain",

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from slapos_command import write_configuration
 
+from slapos_wendelin.free_ports import free_ports
+
 REPOSITORY = Path(__file__).parents[3]
 README = (REPOSITORY / "README.md").read_text()
 #: What each command prints when it has done what the README says.
@@ -59,8 +61,7 @@ class DayOne:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.environment = os.environ | {
             "HOME": str(folder),
             "COLUMNS": "200",
@@ -91,7 +92,7 @@ class DayOne:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -110,7 +111,7 @@ class DayOne:
 
     def wait_for_port(self) -> None:
         """Wait until the master accepts connections."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 5).close()

@@ -20,16 +20,16 @@ from xmlrpc.client import ServerProxy
 import pytest
 from database_servers import DatabaseServer, MariadbServer, PostgresqlServer
 from master_command import slapos_master
-from master_process import free_port
 from supervisor.xmlrpc import SupervisorTransport
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.free_ports import free_ports
 from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.master.database import Database
 from slapos_wendelin.master.units import unit
 
 SLAPOS = [sys.executable, "-P", "-m", "slapos_wendelin.cli.entry"]
-PATIENCE = 60
+PATIENCE = 240
 
 
 def wait_for_health(port: int) -> None:
@@ -46,7 +46,7 @@ def wait_for_health(port: int) -> None:
 
 
 def test_slapos_master_start_tells_systemd_when_it_is_ready_and_when_it_stops(tmp_path: Path):
-    port = free_port()
+    (port,) = free_ports(1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE)
@@ -117,7 +117,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_supervisord_runs_a_master_and_starts_it_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    port = free_port()
+    (port,) = free_ports(1)
     options = ["--database", tmp_path / "per%cent.sqlite", "--listen", f"127.0.0.1:{port}"]
     assert slapos_master("unit", "supervisord", *options, "--plain") == 0
     configuration = tmp_path / "supervisord.conf"
