@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from slapos_wendelin.neo import client
 from slapos_wendelin.neo.servers import NeoCluster, ZeoServer
@@ -21,6 +22,10 @@ from slapos_wendelin.neo.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 needs_neo = pytest.mark.skipif(
     importlib.util.find_spec("neo") is None, reason="the wheel of component/neoppod is missing"

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from cheroot.server import HTTPServer
 from database_servers import SERVERS, DatabaseServer
-from hypothesis import settings
 from master_cloud import Cloud, serving
 from planning import make_template
 from secure_cloud import SecureCloud
@@ -21,10 +20,6 @@ from slapos_command import stop_supervisord, write_configuration
 
 from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.server import MasterServer
-
-# How long an example takes depends on what else the machine does.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
