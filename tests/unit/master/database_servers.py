@@ -27,7 +27,7 @@ on_every_database = pytest.mark.parametrize("location", KINDS, indirect=True)
 #: Servers refuse to run as root.
 _USER, _USER_GROUP = "nobody", "nogroup"
 
-_PATIENCE = 60  # seconds
+_PATIENCE = 300  # seconds
 
 _FOLDERS = ["/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
 

@@ -70,7 +70,7 @@ class Slapos:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=240,
+            timeout=600,
         ).stdout
         return [Result(*each) for each in json.loads(output)]
 

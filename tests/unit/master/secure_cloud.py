@@ -38,7 +38,7 @@ class Caller:
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request."""
-        return self.session.request(method, f"{self.url}{path}", timeout=20, **options)
+        return self.session.request(method, f"{self.url}{path}", timeout=60, **options)
 
     @property
     def slap(self) -> slapos.slap.slap:

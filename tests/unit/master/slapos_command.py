@@ -94,6 +94,6 @@ def run(configuration: Path, *commands: list[str]) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,
     ).stdout
     return [each.strip() for each in output.split("==>")[1:]]

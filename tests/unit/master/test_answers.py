@@ -262,7 +262,7 @@ def test_a_release_that_failed_to_build_is_asked_for_by_each_request(cloud: Clou
         requests.post(
             f"{cloud.url}softwareReleaseError",
             data={"computer_id": "paris", "url": RELEASE, "error_log": "no compiler"},
-            timeout=10,
+            timeout=60,
         )
         cloud.request("cluster")
         (told,) = cloud.client.computers()[0]["software"]
@@ -277,11 +277,11 @@ def test_a_release_that_failed_to_build_is_asked_for_by_each_request(cloud: Clou
 def test_a_computer_that_knows_its_document_is_told_that_it_is_the_same(cloud: Cloud):
     cloud.add_computer("paris")
     url = f"{cloud.url}getFullComputerInformation?computer_id=paris"
-    tag = requests.get(url, timeout=10).headers["ETag"]
-    unchanged = requests.get(url, headers={"If-None-Match": tag}, timeout=10)
+    tag = requests.get(url, timeout=60).headers["ETag"]
+    unchanged = requests.get(url, headers={"If-None-Match": tag}, timeout=60)
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     cloud.request("cluster")
-    changed = requests.get(url, headers={"If-None-Match": tag}, timeout=10)
+    changed = requests.get(url, headers={"If-None-Match": tag}, timeout=60)
     assert changed.status_code == 200
     assert changed.headers["ETag"] != tag
 

@@ -35,14 +35,14 @@ def test_computers_are_registered_and_changed_field_by_field(cloud: Cloud):
     ],
 )
 def test_a_wrong_computer_is_refused(cloud: Cloud, body: object, message: str):
-    answer = requests.put(f"{cloud.url}v1/computers/paris", json=body, timeout=10)
+    answer = requests.put(f"{cloud.url}v1/computers/paris", json=body, timeout=60)
     assert answer.status_code == 400
     assert message in " ".join(answer.json().values())
     assert cloud.client.computers() == []
 
 
 def test_a_body_that_is_not_json_is_refused(cloud: Cloud):
-    answer = requests.put(f"{cloud.url}v1/computers/paris", data="{", timeout=10)
+    answer = requests.put(f"{cloud.url}v1/computers/paris", data="{", timeout=60)
     assert (answer.status_code, answer.json()["remedy"]) == (
         400,
         "send a JSON object as application/json",
@@ -100,7 +100,7 @@ def test_parameters_that_are_no_usable_json_are_shown_as_they_are(cloud: Cloud):
         f"{cloud.url}v1/computers/tokyo",
         data=deep,
         headers={"Content-Type": "application/json"},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 400
 
@@ -132,12 +132,12 @@ def test_the_status_shows_data_centers_computers_releases_and_trees(cloud: Cloud
 
 
 def test_what_is_not_there_is_told_in_json(cloud: Cloud):
-    answer = requests.get(f"{cloud.url}v1/nothing", timeout=10)
+    answer = requests.get(f"{cloud.url}v1/nothing", timeout=60)
     assert (answer.status_code, answer.json()["error"]) == (
         404,
         "the master has nothing at /v1/nothing",
     )
-    answer = requests.delete(f"{cloud.url}v1/computers", timeout=10)
+    answer = requests.delete(f"{cloud.url}v1/computers", timeout=60)
     assert (answer.status_code, "GET" in answer.headers["Allow"]) == (405, True)
 
 

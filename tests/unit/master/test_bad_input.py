@@ -46,7 +46,7 @@ def send(cloud: Cloud, **fields: str) -> requests.Response:
         "shared_xml": dumps(False).decode(),
         "state": dumps("started").decode(),
     }
-    return requests.post(f"{cloud.url}requestComputerPartition", data=form | fields, timeout=10)
+    return requests.post(f"{cloud.url}requestComputerPartition", data=form | fields, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_body_of_more_than_four_mebibytes_is_refused(cloud: Cloud):
     answer = requests.post(
         f"{cloud.url}loadComputerConfigurationFromXML",
         data={"xml": "a" * (5 * 1024 * 1024)},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 413
     assert "send 4194304 bytes (4 MiB) at most" in answer.text
@@ -127,7 +127,7 @@ def test_a_body_of_unknown_length_is_refused(cloud: Cloud):
         f"{cloud.url}loadComputerConfigurationFromXML",
         data=(piece for _ in range(80)),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 411
     assert "send it whole with Content-Length" in answer.text
@@ -155,7 +155,7 @@ def test_a_half_sent_request_changes_nothing_and_harms_nobody(cloud: Cloud):
     "headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example:5000"}]
 )
 def test_requests_from_web_pages_are_refused(cloud: Cloud, headers: dict[str, str]):
-    answer = requests.get(f"{cloud.url}v1/status", headers=headers, timeout=10)
+    answer = requests.get(f"{cloud.url}v1/status", headers=headers, timeout=60)
     assert answer.status_code == 403
     assert "not from a browser" in answer.json()["remedy"]
 
@@ -257,8 +257,8 @@ def test_a_name_of_ten_kilobytes_comes_back_shortened(cloud: Cloud, url: str):
     name = "a" * 10_000
     sent = {"computer_id": name, "url": RELEASE, "state": "available"}
     if url.startswith("slapos."):
-        answer = requests.post(cloud.url + url, json={"instance_guid": name}, timeout=10)
+        answer = requests.post(cloud.url + url, json={"instance_guid": name}, timeout=60)
     else:
-        answer = requests.post(cloud.url + url, data=sent, timeout=10)
+        answer = requests.post(cloud.url + url, data=sent, timeout=60)
     assert answer.status_code in {403, 404}
     assert len(answer.text) < 400

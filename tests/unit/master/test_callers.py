@@ -62,7 +62,7 @@ def test_another_master_refuses_a_revoked_certificate_soon(
     elsewhere = Caller(second_master.url, cloud.authority.certificate_file, trudy.certificate)
     assert elsewhere.ask("GET", "v1/health").status_code == 200
     cloud.operator.client.revoke(serial_of(cloud, "user", "trudy"))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while elsewhere.ask("GET", "v1/health").status_code != 403:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -91,7 +91,7 @@ def test_a_certificate_that_ends_is_refused_on_a_connection_that_stays(secure_cl
     cloud = secure_cloud
     with cloud.database.writing() as session:
         admission.put_user(session, "brief", "viewer")
-        issued = cloud.authority.issue_with_key(Subject("user", "brief"), timedelta(seconds=3))
+        issued = cloud.authority.issue_with_key(Subject("user", "brief"), timedelta(seconds=10))
         admission.record(session, issued)
     path = cloud.folder / "brief.pem"
     path.write_text(issued.key + issued.certificate)

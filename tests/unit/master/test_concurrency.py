@@ -64,14 +64,17 @@ def test_sigterm_stops_a_master_with_waiting_computers_cleanly(tmp_path: Path):
     with (
         MasterProcess(tmp_path / "master.sqlite") as master,
         MasterClient(master.url) as client,
+        MasterClient(master.url) as operator,
         ThreadPoolExecutor() as pool,
     ):
         client.put_computer("paris")
         waiting = pool.submit(client.wait_due, "paris", 0, 60)
-        time.sleep(0.2)
+        # The master has noted that the computer calls, so it has got the question.
+        while not operator.computer("paris")["contacted_at"]:
+            time.sleep(0.05)
         master.process.send_signal(signal.SIGTERM)
-        assert master.process.wait(timeout=15) == 0
-        assert waiting.result(timeout=5)["number"] == 0
+        assert master.process.wait(timeout=50) == 0
+        assert waiting.result(timeout=50)["number"] == 0
 
 
 @on_every_database

@@ -68,7 +68,7 @@ def test_a_waiting_computer_is_woken_by_its_work_and_not_by_that_of_others(cloud
         cloud.request("here", filter_kw={"computer_guid": "paris"})
         assert not answered.wait(0.3)
         there = cloud.request("there", filter_kw={"computer_guid": "tokyo"})
-        due = waiting.result(timeout=10)
+        due = waiting.result(timeout=40)
     assert [each["guid"] for each in due["instances"]] == [there.getInstanceGuid()]
 
 
@@ -82,7 +82,7 @@ def test_a_childs_publication_wakes_the_computer_of_its_root(cloud: Cloud):
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(cloud.client.wait_due, "paris", number, 60)
         cloud.partition(child).setConnectionDict({"url": "neo://"})
-        due = waiting.result(timeout=10)
+        due = waiting.result(timeout=40)
     assert [each["guid"] for each in due["instances"]] == [root.getInstanceGuid()]
 
 

@@ -32,7 +32,7 @@ def call(cloud: Cloud, method: str, **sent: Any) -> dict[str, Any]:
 def send(cloud: Cloud, method: str, **sent: Any) -> requests.Response:
     """Call a method."""
     headers = sent.pop("headers", {})
-    return requests.post(f"{cloud.url}slapos.{method}", json=sent, headers=headers, timeout=10)
+    return requests.post(f"{cloud.url}slapos.{method}", json=sent, headers=headers, timeout=60)
 
 
 def refusal(cloud: Cloud, method: str, **sent: Any) -> tuple[int, str]:
@@ -52,7 +52,7 @@ def request_instance(cloud: Cloud, title: str, **more: Any) -> dict[str, Any]:
 
 def test_every_method_of_the_open_api_files_is_served(cloud: Cloud):
     for path in open_api.methods():
-        answer = requests.post(cloud.url + path.lstrip("/"), json=[], timeout=10)
+        answer = requests.post(cloud.url + path.lstrip("/"), json=[], timeout=60)
         assert answer.status_code == 400, path
         assert "the document is []" in answer.json()["title"]
 
@@ -240,7 +240,7 @@ def test_what_is_no_json_is_refused(cloud: Cloud, body: bytes):
         f"{cloud.url}slapos.post.v0.software_instance",
         data=body,
         headers={"Content-Type": "application/json"},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 400
     assert answer.json()["title"] == "the body is not one JSON document (send one object)"
@@ -248,10 +248,10 @@ def test_what_is_no_json_is_refused(cloud: Cloud, body: bytes):
 
 def test_another_content_type_another_http_method_and_an_unknown_method_are_refused(cloud: Cloud):
     url = f"{cloud.url}slapos.allDocs.v0.instance_tree_list"
-    assert requests.post(url, data={"a": "b"}, timeout=10).json()["status"] == 415
-    assert requests.get(url, timeout=10).json()["status"] == 405
+    assert requests.post(url, data={"a": "b"}, timeout=60).json()["status"] == 415
+    assert requests.get(url, timeout=60).json()["status"] == 405
     assert (
-        requests.post(f"{cloud.url}slapos.get.v9.all", json={}, timeout=10).json()["status"] == 404
+        requests.post(f"{cloud.url}slapos.get.v9.all", json={}, timeout=60).json()["status"] == 404
     )
 
 

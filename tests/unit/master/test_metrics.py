@@ -33,7 +33,7 @@ def scrape(text: str) -> dict[tuple, float]:
 
 def samples(cloud: Cloud) -> dict[tuple, float]:
     """Scrape a master as Prometheus does."""
-    answer = requests.get(f"{cloud.url}metrics", timeout=10)
+    answer = requests.get(f"{cloud.url}metrics", timeout=60)
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     return scrape(answer.text)
 

@@ -97,7 +97,8 @@ def test_a_keeper_that_waits_is_told_at_once(cloud: Cloud, keeper: Keeper):
     cloud.client.look_at("cluster", "state", {})
     thread.join()
     assert told[0] > after
-    assert time.monotonic() - began < 5
+    # Before the half minute for which it is ready to wait.
+    assert time.monotonic() - began < 25
 
 
 def test_a_connection_that_the_master_has_closed_meanwhile_costs_no_answer(
@@ -126,7 +127,7 @@ def test_another_master_of_the_same_database_tells_the_keeper_too(tmp_path: Path
         thread.start()
         time.sleep(0.5)
         asked = Cloud(second.url).client.look_at("cluster", "state", {})
-        thread.join(10)
+        thread.join(25)
         assert [each["operation"] for each in told[0]["operations"]] == [asked["operation"]]
 
 
@@ -143,7 +144,8 @@ def test_what_no_keeper_takes_has_failed_with_where_to_look(
     assert keeper.orders() == []
     with pytest.raises(ChannelError, match="is over"):
         keeper.take(number)
-    # Somebody else may ask for another thing now.
+    # Somebody else may ask for another thing now, which the keeper has time to take.
+    hurry(monkeypatch, taken=60)
     again = cloud.client.operate("cluster", "balance", {})["operation"]
     assert [each["state"] for each in cloud.client.operations("cluster")] == ["failed", "waiting"]
     assert again > number
@@ -152,7 +154,7 @@ def test_what_no_keeper_takes_has_failed_with_where_to_look(
 def test_a_keeper_that_falls_silent_has_failed_until_it_speaks_again(
     cloud: Cloud, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ):
-    hurry(monkeypatch, taken=20)
+    hurry(monkeypatch, taken=60)
     number = cloud.client.operate("cluster", "pack", {"before": 1.0})["operation"]
     keeper.take(number)
     time.sleep(0.2)
@@ -305,21 +307,21 @@ def test_what_was_asked_for_survives_a_killed_master_and_its_keeper_goes_on(loca
         channel = Channel(keeper.place)
         channel.start()
         number = cloud.client.operate("cluster", "balance", {})["operation"]
-        channel.wait(20)
+        channel.wait(120)
         assert [(each.number, each.kind) for each in channel.take()] == [(number, "balance")]
         master.kill()
         channel.report(number, "running", progress={"copying": 2})
         channel.report(number, "done", result={"tweaks": 1})
         master.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while cloud.client.operation("cluster", number)["state"] != "done":
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert cloud.client.operation("cluster", number)["result"] == {"tweaks": 1}
         second = cloud.client.operate("cluster", "tweak", {})["operation"]
-        channel.wait(20)
+        channel.wait(120)
         assert [each.number for each in channel.take()] == [second]
         cloud.client.cancel_operation("cluster", second)
         while not channel.is_ended(second):
-            assert time.monotonic() < deadline + 30
+            assert time.monotonic() < deadline + 120
             time.sleep(0.1)

@@ -464,10 +464,10 @@ def test_a_requester_is_known_by_the_header_or_by_the_form_and_not_by_two_names(
     other = "X-SlapPartition computer_id=paris, computer_partition_id=slappart2"
     url = f"{cloud.url}requestComputerPartition"
     for data, headers in ((form, {"Authorization": header}), (form | place, {})):
-        assert requests.post(url, data=data, headers=headers, timeout=10).status_code == 200
+        assert requests.post(url, data=data, headers=headers, timeout=60).status_code == 200
         (child,) = cloud.client.instance("cluster")["children"]
         assert child["reference"] == "storage"
-    answer = requests.post(url, data=form | place, headers={"Authorization": other}, timeout=10)
+    answer = requests.post(url, data=form | place, headers={"Authorization": other}, timeout=60)
     assert answer.status_code == 400
     assert "name different partitions" in answer.reason
 
@@ -512,6 +512,6 @@ def test_the_addresses_of_a_whole_tree_are_told(cloud: Cloud):
     ["portal_type:Person", 'portal_type:"Compute Node" AND validation_state:validated OR 1'],
 )
 def test_an_unknown_query_is_refused(cloud: Cloud, query: str):
-    answer = requests.get(f"{cloud.url}hateoas/search", params={"query": query}, timeout=10)
+    answer = requests.get(f"{cloud.url}hateoas/search", params={"query": query}, timeout=60)
     assert answer.status_code == 400
     assert "is not known" in answer.text

@@ -43,7 +43,7 @@ def slapos_command(cloud: SecureCloud, *arguments: str) -> subprocess.CompletedP
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

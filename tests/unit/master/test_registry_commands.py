@@ -293,7 +293,7 @@ def test_watching_goes_on_until_it_is_interrupted(cloud: Cloud, tmp_path: Path):
         assert process.stdout is not None
         documents = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=240) == 0
     assert all(each["well"] for each in documents)
     assert len({each["time"] for each in documents}) == 3
 

@@ -115,14 +115,14 @@ def test_who_waits_for_a_node_sees_how_far_it_is_and_waits_as_long_as_it_goes_on
         steps = follow(
             lambda: cloud.client.instance("cluster"),
             lambda: cloud.client.software(RELEASE),
-            Patience(unchanged=0.8),
+            Patience(unchanged=5.0),
         )
         for (node,) in steps:
             told.append(node.fault)
             # In the end the build goes on no more.
             cloud.client.put_build("paris", RELEASE, "mariadb", min(len(told), 4))
 
-    with pytest.raises(NotReadyError, match="after 1 s without a change"):
+    with pytest.raises(NotReadyError, match="without a change"):
         wait()
     assert told[:5] == [
         "its software is being built",
@@ -159,11 +159,11 @@ def reporting(url: str) -> Iterator[BuildReporter]:
         finally:
             stop.set()
             reporter.wake()
-            thread.join(30)
+            thread.join(240)
             assert not thread.is_alive()
 
 
-def wait_until(ask: Any, seconds: float = 30.0) -> None:
+def wait_until(ask: Any, seconds: float = 240.0) -> None:
     """Wait until something is true."""
     deadline = time.monotonic() + seconds
     while not ask():

@@ -419,7 +419,7 @@ def test_a_right_that_is_lost_while_the_request_waits_is_not_used(
         with cloud.database.writing() as session:
             monkeypatch.setattr(Database, "writing", writing)
             answer = pool.submit(caller.ask, "POST", "softwareInstanceBang", data=place)
-            assert waits.wait(20)
+            assert waits.wait(240)
             registry.instance(session, instance.getInstanceGuid()).partition = None
         assert answer.result().status_code == 403
     assert " may not call " in answer.result().text

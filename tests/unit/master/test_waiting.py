@@ -33,7 +33,7 @@ def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_INTERVAL", 0.01)
 
 
-def steps(cloud: Cloud, patience: Patience = Patience(seconds=60.0), release: str = ""):  # noqa: B008
+def steps(cloud: Cloud, patience: Patience = Patience(seconds=240.0), release: str = ""):  # noqa: B008
     return follow(
         lambda: cloud.client.instance("cluster"),
         lambda: cloud.client.software(RELEASE),
@@ -174,6 +174,6 @@ def test_interrupted_the_request_stays(cloud: Cloud, tmp_path: Path):
         assert "cluster is requested" in process.stdout.readline()
         assert "0/1" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(240) == 130
         assert "The request for cluster stays" in process.stderr.read()
     assert cloud.client.instance("cluster")["state"] == "started"
