@@ -48,6 +48,8 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
         "UV_CACHE_DIR": str(home / "uv-cache"),
         "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple",
         "UV_HTTP_RETRIES": "0",
+        # Longer than an index waits for its gate.
+        "UV_HTTP_TIMEOUT": "600",
         **settings,
     }
 
@@ -63,7 +65,7 @@ def buildout(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert result.returncode == status, result.stdout
@@ -164,7 +166,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             return
         if "." in self.path.rpartition("/")[2]:
             self.index.fetched.append(self.path.rpartition("/")[2])
-            self.index.gate.wait(60)
+            self.index.gate.wait(300)
         super().do_GET()
 
     def log_message(self, *_: object) -> None:

@@ -86,7 +86,7 @@ def run_node_service(victim: Victim) -> str:
         subprocess.Popen(command, cwd=victim.folder, stdout=stream, stderr=stream) as process,
     ):
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while "master" not in log.read_text() and process.poll() is None:
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)

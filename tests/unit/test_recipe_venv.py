@@ -66,24 +66,30 @@ def test_it_is_built_once_for_two_buildouts(tmp_path, index):
     for folder in folders:
         profile(folder, lock, shared)
     index.gate.clear()
-    runs = [start(folder, index) for folder in folders]
+    runs = []
+    for folder in folders:
+        with (folder / "output").open("w") as output:
+            runs.append(start(folder, index, output))
+
+    def said(words):
+        return sum(words in (folder / "output").read_text() for folder in folders)
+
+    wait_until(lambda: said("waiting for another process") == 2)
     wait_until(lambda: index.fetched)
-    time.sleep(1)
     index.gate.set()
-    outputs = [run.communicate(timeout=60)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0], outputs
-    assert sum("tools: installing" in output for output in outputs) == 1
-    assert sum("waiting for another process" in output for output in outputs) == 2
+    assert [run.wait(300) for run in runs] == [0, 0, 0]
+    assert said("tools: installing") == 1
+    assert said("waiting for another process") == 2
     assert len(built(shared / "tools")) == 1
 
 
-def start(folder, index):
+def start(folder, index, output=subprocess.PIPE):
     """Start buildout in a process group of its own."""
     return subprocess.Popen(
         [BUILDOUT],
         cwd=folder,
         env=environment(folder, UV_DEFAULT_INDEX=index.url),
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
@@ -91,7 +97,7 @@ def start(folder, index):
 
 
 def wait_until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -123,7 +129,7 @@ def test_a_build_waits_for_the_uv_that_a_killed_one_left(tmp_path, index):
     lines = iter(second.stdout.readline, "")
     assert any("waiting for another process" in line for line in lines)
     index.gate.set()
-    assert second.wait(60) == 0
+    assert second.wait(300) == 0
     assert imports(built(folder)[0], "tiny")
 
 
