@@ -17,6 +17,8 @@ from slapos_wendelin.promise.base import BrokenPromiseError, Promise
 
 #: Seconds that a program which was just started may take to listen.
 START_TIME = 5.0
+#: Seconds that one connection may take, and its greeting: who is silent for longer is busy.
+ANSWER_TIME = 5.0
 
 
 class RunPromise(Promise):
@@ -86,7 +88,7 @@ def _fault(address: str, deadline: float, context: ssl.SSLContext | None) -> str
     host, port = address.rsplit(":", 1)
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), START_TIME) as connection:
+            with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIME) as connection:
                 if context is not None:
                     _greet(connection, context)
                 return ""

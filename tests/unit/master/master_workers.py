@@ -152,14 +152,18 @@ class Connection:
         return answer.status, answer.read().decode()
 
     def unread(self) -> int:
-        """Return how many bytes the server has not read yet."""
+        """Return how many bytes the server has not read yet, or got at all."""
         assert self.http.sock is not None
         server, client = f":{self.port:04X}", f":{self.http.sock.getsockname()[1]:04X}"
+        unread = 0
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, _, queues, *_ = line.split()
+            sent, _, received = queues.partition(":")
             if local.endswith(server) and remote.endswith(client):
-                return int(queues.partition(":")[2], 16)
-        return 0
+                unread += int(received, 16)
+            if local.endswith(client) and remote.endswith(server):
+                unread += int(sent, 16)
+        return unread
 
 
 def is_running(pid: int) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from slapos_wendelin.master.client import MasterClient
 from slapos_wendelin.node import exclusion, state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE = 60.0  # seconds
+PATIENCE = 240.0  # seconds
 
 #: The release of the tests in the lab, whose template for instances is another one here.
 RELEASE = REPOSITORY / "tests" / "hosts" / "release"
@@ -123,7 +123,7 @@ class Computer:
         """Make everything and start the master."""
         self.folder = folder
         self.instances = folder / "inst"
-        self.master = MasterProcess(folder / "master.sqlite", options=["--lost-after", "60"])
+        self.master = MasterProcess(folder / "master.sqlite", options=["--lost-after", "600"])
         self.configuration = folder / "slapos.cfg"
         self.agent: subprocess.Popen[bytes] | None = None
         for name in ("soft", "inst", "release"):
@@ -290,9 +290,12 @@ class Computer:
 
     def add_promise(self, name: str, path: str, text: str) -> None:
         """Put a promise into the partition of an instance, below etc."""
-        target = self.partition(name) / "etc" / path
-        target.write_text(text)
-        target.chmod(0o755)
+        folder = self.partition(name)
+        # The agent may look at any moment.
+        fresh = folder / "fresh-promise"
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.rename(folder / "etc" / path)
 
     def helper(self, name: str) -> psutil.Process:
         """Return the process that works for the agent."""
@@ -301,8 +304,10 @@ class Computer:
 
         def find() -> psutil.Process | None:
             for child in agent.children():
-                if f"slapos_wendelin.node.{name}" in child.cmdline():
-                    return child
+                # Some are there for a moment only.
+                with suppress(psutil.Error):
+                    if f"slapos_wendelin.node.{name}" in child.cmdline():
+                        return child
             return None
 
         return wait_for(find, f"{name} runs")

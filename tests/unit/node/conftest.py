@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """A computer of one test; its agent does not run yet."""
-    made = Computer(tmp_path_factory.mktemp("c"), promise_time=3.0)
+    made = Computer(tmp_path_factory.mktemp("c"))
     try:
         yield made
     finally:
@@ -37,5 +37,5 @@ def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """A computer of all tests of a module, with a running agent and the release built."""
     folder = tmp_path_factory.mktemp("c")
-    with Computer.running(folder, partitions=20, promise_time=3.0) as made:
+    with Computer.running(folder, partitions=20, promise_time=10.0) as made:
         yield made
