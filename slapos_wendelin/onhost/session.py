@@ -149,7 +149,9 @@ class Session:
         while (frame := frames.read(self._source.read)) is not None:
             self._heard = time.monotonic()
             if self.lock >= 0:
-                os.utime(self.lock)
+                # It may be given back right now.
+                with suppress(OSError):
+                    os.utime(self.lock)
             if frame.kind == frames.DATA:
                 self._is_waiting_for_room = True
                 self._data.put(frame.content)
@@ -208,17 +210,22 @@ def _locked(path: Path) -> int:
 
     :raises BusyHostError: when somebody else holds it.
     """
-    deadline = time.monotonic() + SILENCE + 2 * BEAT
+    begin = time.monotonic()
+    last_sign = None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            quiet = time.time() - os.fstat(descriptor).st_mtime
+            sign = os.fstat(descriptor).st_mtime_ns
             os.close(descriptor)
-            # One whose other side is gone ends by itself; it is not refused for that.
-            if quiet < 3 * BEAT or time.monotonic() > deadline:
+            waited = time.monotonic() - begin
+            # One whose other side is gone ends by itself; nobody is refused for that. What it had
+            # sent before may be still on its way.
+            if last_sign is None or waited < BEAT:
+                last_sign = sign
+            elif sign != last_sign or waited > SILENCE + 2 * BEAT:
                 raise BusyHostError(
                     f"somebody else works on this host: {who or 'another session'}",
                     "wait until that ends, then repeat the command",

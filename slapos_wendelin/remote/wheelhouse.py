@@ -156,8 +156,12 @@ class Wheelhouse:
                 found.mkdir()
                 self._collect(target, found)
                 (found / ".complete").touch()
-                if not folder.exists():
+                try:
                     found.rename(folder)
+                except OSError:
+                    # Another process may have collected the same meanwhile.
+                    if not (folder / ".complete").exists():
+                        raise
         return sorted(folder.glob("*.whl"))
 
     def _collect(self, target: Platform, folder: Path) -> None:

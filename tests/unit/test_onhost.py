@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,23 @@ class OtherSide:
     def hang_up(self) -> None:
         os.close(self._writing)
 
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Give signs of life meanwhile."""
+        is_over = threading.Event()
+
+        def beat() -> None:
+            while not is_over.wait(0.05):
+                self.send(frames.pack_message({"beat": True}))
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
 
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -87,9 +106,13 @@ def test_a_session_answers_and_takes_data_in_the_order_in_which_they_come() -> N
     assert '"need", "what": "token"' in other.drain.getvalue()
 
 
-def test_who_holds_a_host_is_told_to_others_until_it_is_free(lock: Path) -> None:
-    first, second = OtherSide().session, OtherSide().session
-    with first.held("alice on desk"):
+def test_who_holds_a_host_is_told_to_others_until_it_is_free(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "BEAT", 0.2)
+    alice = OtherSide()
+    first, second = alice.session, OtherSide().session
+    with first.held("alice on desk"), alice.beating():
         with pytest.raises(BusyHostError, match="somebody else works on this host: alice on desk"):
             second.held("bob on sofa").__enter__()
         assert lock.exists()
@@ -103,7 +126,6 @@ def test_a_session_whose_other_side_is_gone_is_waited_for(
 ) -> None:
     holder = os.open(lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    os.utime(lock, (1, 1))
     # It ends while it is waited for.
     monkeypatch.setattr(session.time, "sleep", lambda _: os.close(holder))
     with OtherSide().session.held("bob"):
