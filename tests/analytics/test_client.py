@@ -19,6 +19,9 @@ from slapos_wendelin.neo import client
 from slapos_wendelin.neo.errors import DatabaseError, StorageUnavailableError
 from slapos_wendelin.neo.servers import NeoCluster, ZeoServer
 
+#: Seconds for what takes some, on a busy machine.
+PATIENCE = 240
+
 
 def put(value):
     return lambda root: root.__setitem__("value", value)
@@ -162,7 +165,7 @@ def test_storage_that_comes_back_in_time_is_no_error(tmp_path):
         server.servers[0].kill()
         starter = threading.Timer(1.5, server.servers[0].start)
         starter.start()
-        client.run(server.uri, put(2), time_limit=30)
+        client.run(server.uri, put(2), time_limit=PATIENCE)
         starter.join()
         assert client.run(server.uri, get) == 2
 
@@ -176,7 +179,7 @@ def test_a_neo_node_that_comes_back_in_time_is_no_error(tmp_path, which):
         node.kill()
         starter = threading.Timer(1, node.start)
         starter.start()
-        client.run(cluster.uri, put(2), time_limit=30)
+        client.run(cluster.uri, put(2), time_limit=PATIENCE)
         starter.join()
         assert client.run(cluster.uri, get) == 2
 
@@ -187,8 +190,8 @@ def test_a_storage_with_a_replica_is_not_missed(tmp_path):
         client.run(cluster.uri, put(1))
         for node in cluster.storages:
             node.kill()
-            client.run(cluster.uri, put(node.name), time_limit=30)
-            assert client.run(cluster.uri, get, time_limit=30) == node.name
+            client.run(cluster.uri, put(node.name), time_limit=PATIENCE)
+            assert client.run(cluster.uri, get, time_limit=PATIENCE) == node.name
             node.start()
             wait_for_copies(cluster)
 
@@ -198,7 +201,8 @@ def wait_for_copies(cluster):
     from neo.lib.protocol import CellStates  # noqa: PLC0415 - only where NEO is
 
     storage = client.open_database(cluster.uri).storage
-    for _ in range(100):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         storage.sync()
         table = storage.app.pt
         rows = [table.getCellList(number) for number in range(table.getPartitions())]

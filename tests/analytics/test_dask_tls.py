@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: Seconds for what takes some, on a slow machine.
-PATIENCE = 90
+#: Seconds for what takes some, on a busy machine.
+PATIENCE = 240
 
-#: Seconds in which open connections end: dask's programs look every 2 seconds.
-BOUND = 10
+#: Seconds in which dask's programs look several times: they do so every 2 seconds.
+SOME_LOOKS = 10
 
 SETTINGS = """
 [ca]
@@ -184,13 +184,12 @@ def test_open_connections_of_who_is_revoked_end_and_no_others(
         of_alice, of_bob = alice.scheduler_comm.comm, bob.scheduler_comm.comm
         held = alice.submit(json.dumps, 2)
         assert held.result(PATIENCE) == "2"
-        time.sleep(BOUND / 2)
+        time.sleep(SOME_LOOKS / 2)
         assert not of_bob.closed()
         certified.revoke("bob")
-        eventually(of_bob.closed, BOUND)
-        pages["bob"].settimeout(BOUND)
+        eventually(of_bob.closed)
         assert pages["bob"].recv(1) == b""
-        time.sleep(BOUND)
+        time.sleep(SOME_LOOKS)
         assert bob.status != "running"
         assert not of_alice.closed()
         assert held.result(PATIENCE) == "2"
@@ -215,7 +214,7 @@ def test_a_worker_whose_certificate_is_revoked_is_put_out(
         try:
             eventually(lambda: len(alice.scheduler_info()["workers"]) == 2)
             certified.revoke("stolen")
-            eventually(lambda: len(alice.scheduler_info()["workers"]) == 1, BOUND)
+            eventually(lambda: len(alice.scheduler_info()["workers"]) == 1)
             assert alice.submit(json.dumps, 1).result(PATIENCE) == "1"
         finally:
             worker.kill()

@@ -73,5 +73,5 @@ def test_dask_workers_read_and_write(server_uri, workers):
     values = np.random.default_rng(3).random((100, 8))
     source[:] = values
     doubled = dask.array.store(dask_array(source) * 2, target, lock=False, compute=False)
-    workers.client.compute(doubled).result(timeout=60)
+    workers.client.compute(doubled).result(timeout=240)
     np.testing.assert_array_equal(target[:], values * 2)

@@ -87,7 +87,7 @@ def test_a_scheduler_that_comes_back_gets_the_tasks_again(tmp_path):
     try:
         scheduler.start()
         worker.start()
-        with Workers(address, time_limit=60) as workers:
+        with Workers(address, time_limit=240) as workers:
             results = workers.each(slowly, ((number,) for number in range(20)))
             found = [next(results), next(results)]
             scheduler.kill()
@@ -127,6 +127,8 @@ def test_the_peak_of_memory_is_measured_from_its_reset():
 
 def test_workers_started_here_have_the_settings_of_malloc(workers):
     names = list(memory.MALLOC_ENVIRONMENT)
+    # One that was killed may not be back yet.
+    workers.client.wait_for_workers(2, timeout=240)
     found = workers.on_each_worker(lambda: [os.environ.get(name) for name in names])
     assert len(found) == 2
     assert all(values == list(memory.MALLOC_ENVIRONMENT.values()) for values in found.values())
