@@ -242,7 +242,7 @@ class Host(Place):
         """Give back the space that was taken."""
         self.disk.free()
 
-    def ssh(self, *, origin: Place | None = None, timeout: float = 20.0) -> paramiko.SSHClient:
+    def ssh(self, *, origin: Place | None = None, timeout: float = 60.0) -> paramiko.SSHClient:
         """Log in as the administrator, from the master's place or another host.
 
         :param origin: where the connection begins.

@@ -11,7 +11,7 @@ from typing import TypeVar
 from slapos_wendelin.lab.errors import LabError
 
 #: Seconds that anything may take, and seconds between two looks.
-PATIENCE, INTERVAL = 60.0, 0.005
+PATIENCE, INTERVAL = 240.0, 0.005
 
 Answer = TypeVar("Answer")
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
@@ -37,6 +38,23 @@ def reaches(origin: Host, target: Host) -> bool:
     """Return whether a host gets a packet to another and back."""
     ping = origin.run("ping", "-n", "-c", "1", "-W", "1", target.address, check=False)
     return ping.returncode == 0
+
+
+def wait_to_reach(origin: Host, target: Host) -> None:
+    """Wait until a host reaches another; where a way was mended, they look for each other first."""
+    until(lambda: reaches(origin, target), f"{origin.name} reaches {target.name}")
+
+
+def takes(origin: Host, target: Host, least: float, most: float) -> None:
+    """Wait until a round trip takes less than *most* seconds; less than *least* is never right."""
+    wait_to_reach(origin, target)
+
+    def is_short() -> bool:
+        found = round_trip(origin, target)
+        assert found >= least
+        return found < most
+
+    until(is_short, f"packets take less than {most} s between {origin.name} and {target.name}")
 
 
 def round_trip(origin: Host, target: Host) -> float:
@@ -155,8 +173,8 @@ def test_a_command_that_fails_or_hangs_is_an_error_that_names_the_host(lab: Lab)
     with pytest.raises(CommandError, match=r"'ls /nowhere' failed on paris-1 .*No such file"):
         host.run("ls", "/nowhere")
     with pytest.raises(CommandError, match="sleep did not end on paris-1"):
-        host.run("sleep", "1000", timeout=0.1)
-    until(lambda: "sleep 1000" not in host.run("ps", "ax").stdout, "the command is gone")
+        host.run("sleep", "1000002", timeout=5)
+    until(lambda: "sleep 1000002" not in host.run("ps", "ax").stdout, "the command is gone")
 
 
 def test_a_data_center_that_is_cut_off_lives_on_by_itself(lab: Lab) -> None:
@@ -166,8 +184,8 @@ def test_a_data_center_that_is_cut_off_lives_on_by_itself(lab: Lab) -> None:
         assert lab.data_center("paris").is_cut
         assert not reaches(paris, other)
         assert not reaches(other, paris)
-        assert reaches(paris, lab.host("paris-2"))
-        assert reaches(other, lab.host("virginia-1"))
+        wait_to_reach(paris, lab.host("paris-2"))
+        wait_to_reach(other, lab.host("virginia-1"))
         with pytest.raises(TimeoutError):
             lab.master.connect((paris.address, paris.port), timeout=0.5)
 
@@ -176,17 +194,17 @@ def test_a_data_center_that_is_cut_off_lives_on_by_itself(lab: Lab) -> None:
         channel = waiting(timeout=60)
         channel.exec_command("hostname")
         assert channel.recv(100) == b"tokyo-1\n"
-    assert reaches(paris, other)
+    wait_to_reach(paris, other)
 
 
 def test_the_way_between_two_data_centers_is_cut_and_no_other(lab: Lab) -> None:
     link = lab.link("paris", "tokyo")
     link.cut()
     assert not reaches(lab.host("paris-1"), lab.host("tokyo-1"))
-    assert reaches(lab.host("paris-1"), lab.host("virginia-1"))
+    wait_to_reach(lab.host("paris-1"), lab.host("virginia-1"))
     lab.master.run("ping", "-n", "-c", "1", "tokyo-1")
     link.heal()
-    assert reaches(lab.host("paris-1"), lab.host("tokyo-1"))
+    wait_to_reach(lab.host("paris-1"), lab.host("tokyo-1"))
 
 
 def test_healing_a_data_center_leaves_what_else_is_cut(lab: Lab) -> None:
@@ -194,7 +212,7 @@ def test_healing_a_data_center_leaves_what_else_is_cut(lab: Lab) -> None:
         lab.data_center(name).cut()
     lab.data_center("paris").heal()
     assert not reaches(lab.host("paris-1"), lab.host("tokyo-1"))
-    assert reaches(lab.host("paris-1"), lab.host("virginia-1"))
+    wait_to_reach(lab.host("paris-1"), lab.host("virginia-1"))
 
 
 def test_one_host_is_taken_off_the_network(lab: Lab) -> None:
@@ -203,20 +221,20 @@ def test_one_host_is_taken_off_the_network(lab: Lab) -> None:
     assert not reaches(neighbour, host)
     assert host.run("hostname").stdout == "paris-1\n"
     host.heal()
-    assert reaches(neighbour, host)
+    wait_to_reach(neighbour, host)
 
 
 def test_packets_take_as_long_as_asked(lab: Lab) -> None:
     paris, tokyo, virginia = (lab.host(f"{name}-1") for name in ("paris", "tokyo", "virginia"))
     lab.data_center("paris").slow_down(0.06)
     lab.link("paris", "virginia").slow_down(0.03)
-    assert 0.06 <= round_trip(paris, tokyo) < 0.12
-    assert 0.03 <= round_trip(paris, virginia) < 0.06
+    takes(paris, tokyo, 0.06, 0.12)
+    takes(paris, virginia, 0.03, 0.06)
     # Not more than the half of what the others take is near enough to no time at all.
-    assert round_trip(tokyo, virginia) < 0.015
-    assert round_trip(paris, lab.host("paris-2")) < 0.015
+    takes(tokyo, virginia, 0, 0.015)
+    takes(paris, lab.host("paris-2"), 0, 0.015)
     lab.data_center("paris").slow_down(0)
-    assert round_trip(paris, tokyo) < 0.03
+    takes(paris, tokyo, 0, 0.03)
 
 
 def test_packets_are_lost_as_asked(lab: Lab) -> None:
@@ -229,11 +247,16 @@ def test_packets_are_lost_as_asked(lab: Lab) -> None:
         assert found, text
         return float(found[1])
 
+    wait_to_reach(paris, tokyo)
+    wait_to_reach(tokyo, paris)
     lab.link("paris", "tokyo").lose(0.5)
     # Three of four are lost, on their way or on the way back; 200 of them never stray this far.
     assert 50 < lost() < 95
     lab.link("paris", "tokyo").lose(0)
-    assert lost() == 0
+    # It ends with the 200th answer, however late that is read.
+    command = ("ping", "-n", "-c", "200", "-w", "60", "-i", "0.002", tokyo.address)
+    text = paris.run(*command, check=False).stdout
+    assert re.findall(r"icmp_seq=(\d+) ttl", text) == [str(number) for number in range(1, 201)]
 
 
 def test_no_more_goes_through_than_asked(lab: Lab) -> None:
@@ -259,7 +282,8 @@ def test_no_more_goes_through_than_asked(lab: Lab) -> None:
 def test_without_power_a_host_forgets_what_was_not_synced(lab: Lab) -> None:
     host = lab.host("paris-1")
     host.run("sh", "-c", "echo kept > /root/synced; sync /root/synced; sync -f /root")
-    forever = host.popen(["sleep", "infinity"])
+    forever = host.popen(["sleep", "1000001"])
+    until(lambda: "1000001" in commands(host), "the command runs")
     host.run("sh", "-c", "echo lost > /root/not-synced")
     host.power_off()
     assert host.state == "off"
@@ -273,7 +297,7 @@ def test_without_power_a_host_forgets_what_was_not_synced(lab: Lab) -> None:
     assert host.state == "on"
     assert host.run("cat", "/root/synced").stdout == "kept\n"
     assert host.run("cat", "/root/not-synced", check=False).stdout == ""
-    assert "sleep infinity" not in host.run("sh", "-c", "ps ax | grep -v 'S  *0:00 sleep'").stdout
+    assert "sleep 1000001" not in host.run("ps", "ax").stdout
     with host.ssh(origin=lab.host("tokyo-1")) as client:
         assert said(client, "hostname") == "paris-1"
 
@@ -299,7 +323,7 @@ def test_a_host_that_ended_by_itself_is_powered_on_again(lab: Lab) -> None:
     until(lambda: not host.runs, "the host has ended")
     host.power_on()
     host.run("ls", "/root/before")
-    assert reaches(lab.host("paris-2"), host)
+    wait_to_reach(lab.host("paris-2"), host)
 
 
 def test_power_may_be_taken_again_where_that_was_interrupted(lab: Lab) -> None:
@@ -311,7 +335,7 @@ def test_power_may_be_taken_again_where_that_was_interrupted(lab: Lab) -> None:
     host.power_off()
     host.power_on()
     host.power_on()
-    assert reaches(lab.host("paris-2"), host)
+    wait_to_reach(lab.host("paris-2"), host)
 
 
 def test_what_is_started_at_boot_runs_again_with_the_power(lab: Lab) -> None:
@@ -388,10 +412,10 @@ def test_two_labs_do_not_meet(lab: Lab) -> None:
                 theirs.name,
                 other.key,
                 other.known_hosts,
-                timeout=20,
+                timeout=60,
             )
         other.data_center("paris").cut()
-        assert reaches(ours, lab.host("tokyo-1"))
+        wait_to_reach(ours, lab.host("tokyo-1"))
 
 
 def test_another_process_finds_a_lab_by_its_name(lab: Lab) -> None:
@@ -438,7 +462,7 @@ lab = Lab.build({{"paris": 1, "tokyo": 1}})
 if {frozen}:
     lab.host("paris-1").freeze()
 print(lab.name, flush=True)
-lab.host("tokyo-1").run("sleep", "infinity", timeout=1000)
+lab.host("tokyo-1").run("sleep", "1000003", timeout=1000)
 """
     command = [sys.executable, "-c", story]
     log = tmp_path / "log"
@@ -451,7 +475,7 @@ lab.host("tokyo-1").run("sleep", "infinity", timeout=1000)
         assert name, log.read_text()
         lab = Lab.attach(name)
         places = [lab.master, *lab.hosts.values()]
-        until(lambda: "infinity" in commands(lab.host("tokyo-1")), "the command runs")
+        until(lambda: "1000003" in commands(lab.host("tokyo-1")), "the command runs")
         spaces = {space for place in places for space in namespaces_of(place.init)}
         # A network for the lab, one for each host; the same with mounts and process numbers.
         assert len(spaces) == 9
@@ -464,8 +488,12 @@ lab.host("tokyo-1").run("sleep", "infinity", timeout=1000)
 
 def commands(host: Host) -> list[str]:
     """Return the words of the commands that run on a host."""
-    lines = [Path(f"/proc/{process}/cmdline") for process in host.group.processes()]
-    return [word for line in lines if line.exists() for word in line.read_text().split("\0")]
+    found = []
+    for process in host.group.processes():
+        # It may end meanwhile.
+        with suppress(OSError):
+            found += Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    return found
 
 
 def namespaces_of(process: int | str) -> set[str]:
