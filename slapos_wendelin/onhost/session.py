@@ -211,7 +211,7 @@ def _locked(path: Path) -> int:
     :raises BusyHostError: when somebody else holds it.
     """
     begin = time.monotonic()
-    last_sign = None
+    last_sign, signs = 0, 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -222,10 +222,10 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             waited = time.monotonic() - begin
             # One whose other side is gone ends by itself; nobody is refused for that. What it had
-            # sent before may be still on its way.
-            if last_sign is None or waited < BEAT:
-                last_sign = sign
-            elif sign != last_sign or waited > SILENCE + 2 * BEAT:
+            # sent before may be still on its way, and comes at once.
+            signs += sign != last_sign and waited > BEAT
+            last_sign = sign
+            if signs > 1 or waited > SILENCE + 2 * BEAT:
                 raise BusyHostError(
                     f"somebody else works on this host: {who or 'another session'}",
                     "wait until that ends, then repeat the command",

@@ -41,8 +41,8 @@ KEPT = ("--database", "master.sqlite", "--authority", "authority")
 
 
 @cache
-def collect_wheels() -> Path:
-    """Fill the cache of wheels for the hosts of a lab, which have no network; return its folder."""
+def collect_wheels() -> list[Path]:
+    """Fill the cache of wheels for the hosts of a lab, which have no network; return the wheels."""
     told = subprocess.run(
         [HOST_PYTHON, "-c", "import sys; print(*sys.version_info[:2])"],
         check=True,
@@ -52,8 +52,7 @@ def collect_wheels() -> Path:
     here = Platform.here()
     target = Platform((int(told[0]), int(told[1])), here.machine, here.glibc)
     with tempfile.TemporaryDirectory() as work:
-        Wheelhouse(default_cache(), Path(work)).wheels(target)
-    return default_cache()
+        return Wheelhouse(default_cache(), Path(work)).wheels(target)
 
 
 class Operator:
@@ -189,11 +188,7 @@ class Operator:
 
     def _answers(self) -> bool:
         """Say whether the master takes connections."""
-        try:
-            self.lab.master.connect((self.lab.address, 5000), 1).close()
-        except (OSError, WendelinError):
-            return False
-        return True
+        return takes_connections(self.lab, 5000)
 
 
 Someone = TypeVar("Someone", bound=Operator)
@@ -202,6 +197,29 @@ Someone = TypeVar("Someone", bound=Operator)
 def in_url(address: str) -> str:
     """Return an address as URLs have it."""
     return f"[{address}]" if ":" in address else address
+
+
+def takes_connections(lab: Lab, port: int) -> bool:
+    """Say whether a program in the master's place takes connections."""
+    try:
+        lab.master.connect((lab.address, port), 1).close()
+    except (OSError, WendelinError):
+        return False
+    return True
+
+
+@contextmanager
+def serving(lab: Lab, folder: Path, port: int, log: Path) -> Iterator[str]:
+    """Serve a folder over HTTP in the master's place, with a log; yield its URL."""
+    command = [sys.executable, "-m", "http.server", "--bind", lab.address, str(port)]
+    with log.open("w") as stream:
+        server = lab.master.popen(command, cwd=folder, stdout=stream, stderr=stream)
+    try:
+        until(lambda: takes_connections(lab, port), "the folder is served")
+        yield f"http://{in_url(lab.address)}:{port}"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def put_release(host: Host, release: Path = RELEASE, place: str = RELEASE_ON_HOSTS) -> None:

@@ -63,15 +63,20 @@ def test_buildout_programs_and_promises_are_those_of_the_partitions_user(
         folder = request(cloud, computer, name, 1)
         owner = folder.stat()
         owners.add(owner.st_uid)
+        # Nothing of the instance says that its program has begun.
+        until((folder / "who").exists, "the program tells who it is")
         for path in (".installed.cfg", "etc/service/greeter", "who"):
             assert (folder / path).stat().st_uid == owner.st_uid
-        users = computer.run("ps", "-C", "sleep", "-o", "ruid=,euid=,suid=,fuid=").stdout
-        assert [str(owner.st_uid)] * 4 in [line.split() for line in users.splitlines()]
+        of_user = [str(owner.st_uid)] * 4
+        until(lambda: of_user in users_of_sleep(computer), "the program is the user's")  # noqa: B023
         plugin = folder / "etc" / "plugin" / "tells-user.py"
         plugin.parent.mkdir()
         # slapos.core writes beside the plugin.
         os.chown(plugin.parent, owner.st_uid, owner.st_gid)
-        plugin.write_text(TELLS_USER)
+        # The agent may look at any moment.
+        fresh = folder / "fresh-promise"
+        fresh.write_text(TELLS_USER)
+        fresh.rename(plugin)
         request(cloud, computer, name, 2)
         result = folder / ".slapgrid/promise/result/tells-user.status.json"
         until(result.exists, "the promise runs", PATIENCE)
@@ -83,6 +88,12 @@ def test_buildout_programs_and_promises_are_those_of_the_partitions_user(
         assert result.stat().st_uid == owner.st_uid
     assert len(owners) == 2
     assert 0 not in owners
+
+
+def users_of_sleep(computer: Host) -> list[list[str]]:
+    """Return all users of each process that sleeps on a computer."""
+    users = computer.run("ps", "-C", "sleep", "-o", "ruid=,euid=,suid=,fuid=").stdout
+    return [line.split() for line in users.splitlines()]
 
 
 def test_partitions_without_a_user_of_their_own_are_refused(
@@ -107,8 +118,11 @@ def test_a_program_that_dies_is_started_again_and_the_operator_sees_it(
 ) -> None:
     folder = request(cloud, computer, "four", 1)
     user = str(folder.stat().st_uid)
-    computer.run("pkill", "-KILL", "-u", user, "sleep")
-    until(lambda: cloud.instance("four")["deaths"], "the master knows")
+    kill = ("pkill", "-KILL", "-u", user, "sleep")
+    until(
+        lambda: not computer.run(*kill, check=False).returncode, "the program runs, and is killed"
+    )
+    until(lambda: cloud.instance("four")["deaths"], "the master knows", PATIENCE)
     (died,) = cloud.instance("four")["deaths"]
     assert (died["program"], died["count"]) == ("greeter", 1)
     assert "greeter died once" in cloud.slapos("cluster", "status", "four").stdout

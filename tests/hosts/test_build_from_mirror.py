@@ -12,12 +12,11 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operators import REPOSITORY, Operator, made_operator
+from operators import REPOSITORY, Operator, made_operator, serving
 
 from slapos_wendelin.lab import Lab
 from slapos_wendelin.lab.polling import until
@@ -64,13 +63,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 def served(cloud: Operator, mirror: Path) -> Iterator[tuple[str, Path]]:
     """Yield the mirror's URL in the lab, and the log of who has asked for what."""
     log = cloud.folder / "mirror.log"
-    address = cloud.lab.address
-    serve = [sys.executable, "-m", "http.server", "--bind", address, str(PORT)]
-    with log.open("w") as stream:
-        server = cloud.lab.master.popen(serve, cwd=mirror, stdout=stream, stderr=stream)
-    yield f"http://{address}:{PORT}", log
-    server.kill()
-    server.wait()
+    with serving(cloud.lab, mirror, PORT, log) as url:
+        yield url, log
 
 
 def put(folder: Path, *names: str) -> None:
@@ -106,7 +100,7 @@ def test_a_host_without_a_way_to_the_internet_builds_neo_from_a_mirror(
     put(host.path(RELEASE), *COMMON, *NEO)
     outcome = cloud.join(host, "--source-mirror", url, "--compile", "never")
     assert outcome["result"] == "joined", outcome
-    build(cloud, "neo", 300)
+    build(cloud, "neo", 900)
     assert "GET /python/files/neoppod-1.12.0.tar.gz" in log.read_text()
     assert host.run("sh", "-c", f"{SHARED}/neo/*/bin/neoctl --help").stdout
 
