@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -174,7 +174,7 @@ class NeoOverHosts:
         for host in self.hosts.values():
             self.start_nodes(host)
         self._program(self.lab.master, "admin", "neoadmin", f"--bind={self.admin}")
-        until(self.is_whole, "the cluster is whole", patience=120)
+        until(self.is_whole, "the cluster is whole", patience=300)
 
     def start_nodes(self, host: Host) -> None:
         """Start the master and the storage of a host."""
@@ -243,7 +243,11 @@ class NeoOverHosts:
         return self.lab.master.run(*ask, check=False).stdout
 
     def primary(self) -> str:
-        """Return the name of the host of the primary master."""
+        """Return the name of the host of the primary master, once there is one."""
+        return until(self._primary, "a master is the primary one")
+
+    def _primary(self) -> str:
+        """Return the name of the host of the primary master; empty while there is none."""
         for line in self.neoctl("print", "node").splitlines():
             words = [word.strip() for word in line.split("|")]
             if words[1:2] == ["MASTER"] and words[3:] == ["RUNNING", "None"]:
@@ -285,18 +289,16 @@ class NeoOverHosts:
             until(
                 lambda writer=writer: len(writer.acknowledged(begin)) >= count,
                 f"{name} commits",
-                patience=180,
+                patience=300,
             )
 
     def stop_writing(self) -> None:
         """End the clients, whatever they are at."""
-        for writer in self.writers.values():
-            writer.process.kill()
-            writer.process.wait()
+        self._end([each.process for each in self.writers.values()], f"{self.uri}\0")
 
     def found(self) -> dict[str, list[int]]:
         """Return the numbers that each client has committed, in the order of the transactions."""
-        told = self.lab.master.run(str(self.python), "-c", READER, self.uri, timeout=120).stdout
+        told = self.lab.master.run(str(self.python), "-c", READER, self.uri, timeout=300).stdout
         numbers: dict[str, list[int]] = defaultdict(list)
         for line in told.splitlines():
             name, _, number = line.partition(" ")
@@ -306,9 +308,29 @@ class NeoOverHosts:
 
     def stop(self) -> None:
         """End everything."""
-        for process in self.processes:
+        self._end(self.processes, self.name, "/var/neo")
+
+    def _end(self, processes: list[subprocess.Popen[bytes]], *marks: str) -> None:
+        """Kill processes and wait until nothing whose command has one of the marks is left.
+
+        What is killed is what entered a host; the program itself ends a moment later.
+        """
+        for process in processes:
             process.kill()
             process.wait()
+        until(
+            lambda: not any(mark in command for command in self._commands() for mark in marks),
+            "what was killed has ended",
+        )
+
+    def _commands(self) -> list[str]:
+        """Return the commands that run on the hosts, with a zero between their words."""
+        found = []
+        for host in self.hosts.values():
+            for process in host.group.processes():
+                with suppress(OSError):
+                    found.append(Path(f"/proc/{process}/cmdline").read_text())
+        return found
 
 
 def check_history(neo: NeoOverHosts) -> None:
@@ -328,10 +350,10 @@ def check_history(neo: NeoOverHosts) -> None:
 
 def check_replicas(neo: NeoOverHosts) -> None:
     """Wait for all copies and let NEO compare them: cells that differ would be called corrupted."""
-    until(neo.is_whole, "every storage has everything again", patience=120)
+    until(neo.is_whole, "every storage has everything again", patience=300)
     neo.neoctl("check", ":")
-    until(lambda: "C" not in _cells(neo.neoctl("print", "pt")), "no copy differs", patience=60)
-    assert neo.is_whole()
+    until(lambda: "C" not in _cells(neo.neoctl("print", "pt")), "no copy differs")
+    until(neo.is_whole, "every storage is as it was")
 
 
 def _cells(table: str) -> str:
