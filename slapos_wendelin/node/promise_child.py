@@ -201,7 +201,8 @@ def save_result(promise: Promise, result: PromiseQueueResult) -> None:
     """Write a result to its file, whole."""
     path = promise.result_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
+    # Not the name that slapgrid has for this: it may be at work on the same promise.
+    temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(result.serialize()))
     temporary.replace(path)
 
