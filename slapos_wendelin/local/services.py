@@ -132,6 +132,7 @@ class Services:
         _, alive = psutil.wait_procs(leftovers, timeout=10)
         for process in alive:
             process.kill()
+        psutil.wait_procs(alive, timeout=10)
 
     def _configure(self) -> bool:
         """Write the configuration; return whether it changed."""
