@@ -91,12 +91,7 @@ class Kept:
     def lose(self, name: str) -> str:
         """Kill a storage for good; return what NEO calls it."""
         self.cluster.end(name, signal.SIGKILL)
-        wait_until(lambda: bool(self._down()))
-        return self._down()
-
-    def _down(self) -> str:
-        table = self.cluster.ask("print", "node", "storage").splitlines()
-        return next((line.split()[0] for line in table if " DOWN " in line), "")
+        return self.cluster.lost()
 
 
 @contextmanager

@@ -2,17 +2,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """NEO's own programs, as a cluster on the loopback address."""
 
+import errno
+import secrets
 import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 #: Seconds for what takes one or two, on a slow machine.
-PATIENCE = 90
+PATIENCE = 180
+
+#: Those below the ports that the system gives to whoever connects or wants any.
+PORTS = range(10000, 32000)
 
 COUNTER = """
 import sys, time, transaction, ZODB, zodburi
@@ -46,10 +52,22 @@ with transaction.manager:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def free_ports(host: str, count: int) -> list[int]:
+    """Return ports of a loopback address that nobody uses, nor gets by chance before they are."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            port = secrets.choice(PORTS)
+            listener = held.enter_context(socket.socket(family))
+            try:
+                listener.bind((host.strip("[]"), port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                found.append(port)
+    return found
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -83,8 +101,7 @@ class Cluster:
         """
         self.programs = programs
         self.folder = folder
-        self.admin = f"{host}:{free_port()}"
-        addresses = [f"{host}:{free_port()}" for _ in range(masters)]
+        self.admin, *addresses = (f"{host}:{port}" for port in free_ports(host, 1 + masters))
         self.masters = " ".join(addresses)
         self.uri = f"neo://demo@{','.join(addresses)}"
         self.tls: list[str] = []
@@ -173,6 +190,18 @@ class Cluster:
         count = sum(name.startswith("s") for name in self.commands)
         table = self.ask("print", "pt")
         return self.state() == "RUNNING" and table.count(" R UUUU") == count
+
+    def lost(self) -> str:
+        """Wait until a storage is missed; return what NEO calls it."""
+        found: list[str] = []
+
+        def is_missed() -> bool:
+            table = self.ask("print", "node", "storage").splitlines()
+            found[:] = [line.split()[0] for line in table if " DOWN " in line]
+            return bool(found)
+
+        wait_until(is_missed)
+        return found[0]
 
     def errors(self) -> str:
         """Return what the nodes wrote to their standard error."""

@@ -219,9 +219,11 @@ def test_open_connections_of_who_is_revoked_are_closed_and_no_others(
     certified.revoke("bob")
     certified.folder_of(NODE, "nodes")
     slowest = commit_for(alice, BOUND)
-    assert not connections(bob) & of_bob
+    # Within the bound where the machine is not busy.
+    wait_until(lambda: not connections(bob) & of_bob)
     assert connections(alice) == of_alice
-    assert slowest < usual + 5
+    # Nobody waits for who has gone; a disk may be busy for some seconds.
+    assert slowest < usual + 15
     # It tries again and again, and is refused.
     begin_commit(bob, 3)
     commit_for(alice, BOUND)

@@ -193,6 +193,7 @@ def test_an_operation_that_is_cancelled_is_left_off(kept: Kept) -> None:
 
 def test_without_a_primary_master_a_look_fails_with_the_reason(kept: Kept) -> None:
     kept.cluster.end("m1", signal.SIGKILL)
+    wait_until(lambda: kept.cluster.state() != "RUNNING")
     failed = kept.look()
     assert "no primary master" in failed["error"]
     assert "slapos cluster status" in failed["remedy"]

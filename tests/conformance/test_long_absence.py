@@ -85,16 +85,14 @@ class Week:
     def lose(self, name: str) -> str:
         """Kill a storage; return what NEO calls it."""
         self.cluster.end(name, signal.SIGKILL)
-        wait_until(lambda: " DOWN " in self.cluster.ask("print", "node", "storage"))
-        table = self.cluster.ask("print", "node", "storage").splitlines()
-        return next(line.split()[0] for line in table if " DOWN " in line)
+        return self.cluster.lost()
 
     def pack(self, before: float) -> None:
         """Forget what was before a time, as any client may ask for."""
         command = [self.cluster.programs / "python", "-m", "slapos_wendelin.neo.packing"]
         options = ("--cluster", "demo", "--masters", self.cluster.masters, "--before", str(before))
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        subprocess.run([*command, *options], env=environment, check=True, timeout=PATIENCE)
+        subprocess.run([*command, *options], env=environment, check=True, timeout=2 * PATIENCE)
 
     def wait_for_copies(self) -> None:
         """Wait until there are two copies of all."""
@@ -106,17 +104,27 @@ class Week:
         self.cluster.neoctl("check", ":")
         time.sleep(3)
         assert "C" not in _cells(self.cluster), self.cluster.neoctl("print", "pt")
+        # A storage writes some of what it does a moment later.
+        deadline = time.monotonic() + PATIENCE
+        while (differing := self.differences()) and time.monotonic() < deadline:
+            time.sleep(1)
+        assert not differing, differing
+
+    def differences(self) -> list[str]:
+        """Return how the copies differ, row by row; all is wrong where there is nothing."""
+        found = []
         for question in (OBJECTS, TRANSACTIONS):
-            copies: dict[int, list[set[tuple[Any, ...]]]] = {}
+            copies: dict[int, list[set[tuple[Any, ...]]]] = {cell: [] for cell in range(4)}
             for storage in STORAGES:
                 rows = self.ask(storage, question)
                 for (cell,) in self.ask(storage, CELLS):
-                    found = {row[1:] for row in rows if row[0] == cell}
-                    copies.setdefault(int(cell), []).append(found)
-            assert sorted(copies) == [0, 1, 2, 3]
-            for cell, (one, other) in copies.items():
-                assert one, "there is something to compare"
-                assert one == other, f"cell {cell} differs in {sorted(one ^ other, key=repr)}"
+                    copies[int(cell)].append({row[1:] for row in rows if row[0] == cell})
+            for cell, sets in copies.items():
+                if len(sets) != 2 or not all(sets):
+                    found.append(f"cell {cell} has copies of {[len(each) for each in sets]} rows")
+                elif sets[0] != sets[1]:
+                    found.append(f"cell {cell} differs in {sorted(sets[0] ^ sets[1], key=repr)}")
+        return found
 
 
 def _cells(cluster: Cluster) -> str:

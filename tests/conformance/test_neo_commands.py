@@ -123,6 +123,7 @@ def test_whoever_does_not_wait_or_interrupts_comes_back_later(kept: Kept, slapos
     hanging.send_signal(signal.SIGSTOP)
     asked = slapos(*neo("pack", "cluster", "--before", "1h", "--yes", "--no-wait"))
     number = int(asked.err.split()[1])
+    kept.end_of(number, "packing")
     assert f"slapos cluster neo follow cluster {number}" in asked.err
     # Where the tests run in the background, SIGINT is ignored until it is set again.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "slapos_wendelin.cli.entry"]
@@ -154,7 +155,8 @@ def test_a_keeper_that_is_away_is_told_with_where_to_look(kept: Kept, slapos: Sl
     kept.kill()
     began = time.monotonic()
     result = slapos(*neo("pt", "cluster"))
-    assert time.monotonic() - began < 40
+    # The 20 seconds of the message, and the command's own time on a busy machine.
+    assert time.monotonic() - began < 100
     assert result.status == 1
     assert "the keeper of the cluster did not take it in 20 s" in result.err
     assert "remedy: see the promises neo-keeper-runs and cluster-is-running" in result.err

@@ -65,7 +65,7 @@ def test_a_primary_that_hangs_is_replaced_and_follows_when_it_wakes_up(
     commit(client, 3)
     wait_until(lambda: cluster.ask("print", "node").count("| MASTER  |") == 3)
     wait_until(lambda: " DOWN " not in cluster.ask("print", "node"))
-    assert cluster.primary() in others
+    wait_until(primary_of(cluster, *others))
     assert last_value(client) == "value 3\n"
 
 
