@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import psutil
+from patience import wait_for
 
 from slapos_wendelin.cluster_identity import keep_for_user
 from slapos_wendelin.local.cluster import client_environment, programs_of
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from environment import Environment
 
 #: Seconds in which a cluster has to recover from whatever was done to it.
-RECOVERY_TIME = 150.0
+RECOVERY_TIME = 300.0
 OBJECTS = Path(__file__).with_name("objects.py")
 
 
@@ -71,14 +73,31 @@ class Cluster:
 
     def process(self, node: str, program: str = "") -> psutil.Process:
         """Return the process of a node's program, by default the one that names its type."""
+        return _process_in(self._pid_file(node, program))
+
+    def _pid_file(self, node: str, program: str) -> Path:
+        """Return the file with the id of the process of a node's program."""
         name = program or re.sub(r"-\d+$", "", node)
-        return psutil.Process(int((self.folder(node) / f"var/run/{name}.pid").read_text()))
+        return self.folder(node) / f"var/run/{name}.pid"
 
     def kill(self, node: str, program: str = "") -> psutil.Process:
-        """``kill -9`` a node's program and return what it was."""
+        """``kill -9`` a node's program, wait for its end and return what it was."""
         process = self.process(node, program)
         process.kill()
+        psutil.wait_procs([process], timeout=RECOVERY_TIME)
         return process
+
+    def successor(self, killed: psutil.Process, node: str, program: str = "") -> psutil.Process:
+        """Wait until a node's program that was killed runs again; return its process."""
+        path = self._pid_file(node, program)
+
+        def find() -> psutil.Process | None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = _process_in(path)
+                return process if process != killed else None
+            return None
+
+        return wait_for(find, f"{path.stem} of {node} starts again")
 
     def processes(self, pattern: str = "") -> dict[str, tuple[int, float]]:
         """Return process id and start time of each program, by node; *pattern* selects nodes."""
@@ -111,14 +130,15 @@ class Cluster:
         self,
         *promises: tuple[str, str],
         is_red: bool,
-        says: str = "",
+        says: str | Mapping[tuple[str, str], str] = "",
         seconds: float = RECOVERY_TIME,
     ) -> dict[tuple[str, str], Outcome]:
         """Look until promises (node and name) are all red or all green; return what they found.
 
-        What they say has to match the pattern *says*: a promise may be red for a while for
-        another reason. slapgrid does not run a promise again within three seconds.
+        What they say has to match the pattern *says*, or that of each promise: it may be red for a
+        while for another reason. slapgrid does not run a promise again within three seconds.
         """
+        patterns = dict.fromkeys(promises, says) if isinstance(says, str) else says
         deadline = time.monotonic() + seconds
         nodes = {node for node, _ in promises}
         while True:
@@ -128,7 +148,9 @@ class Cluster:
             others = [
                 key
                 for key, value in found.items()
-                if not value or value.is_red != is_red or not re.search(says, value.message)
+                if not value
+                or value.is_red != is_red
+                or not re.search(patterns[key], value.message)
             ]
             if not others:
                 return {key: value for key, value in found.items() if value}
@@ -153,25 +175,35 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=RECOVERY_TIME,
         )
         return nothing | (
             json.loads(answer.stdout) if answer.returncode == 0 else {"cluster": answer.stderr}
         )
 
     def primary(self) -> str:
-        """Return the name of the node that is the primary master."""
-        state = self.state()
-        (address,) = (n["address"] for n in state["nodes"] if n["id"] == state["primary"])
-        for name, node in self.nodes().items():
-            if node["connection"].get("address") == address:
-                return name
-        raise AssertionError(f"no node has the address {address}")
+        """Return the name of the node that is the primary master, once there is one."""
+
+        def find() -> str:
+            state = self.state()
+            leading = [n["address"] for n in state["nodes"] if n["id"] == state.get("primary")]
+            return next((n for n, address in self.addresses().items() if address in leading), "")
+
+        return wait_for(find, f"{self.reference} has a primary master")
+
+    def addresses(self) -> dict[str, str]:
+        """Return the addresses that nodes publish, by their names."""
+        published = {name: node["connection"] for name, node in self.nodes().items()}
+        return {name: each["address"] for name, each in published.items() if "address" in each}
 
     def neo_id(self, node: str) -> str:
         """Return the name that NEO has for a storage node, such as S2."""
-        address = self.nodes()[node]["connection"]["address"]
-        return next(n["id"] for n in self.state()["nodes"] if n["address"] == address)
+        address = self.addresses()[node]
+
+        def find() -> str:
+            return next((n["id"] for n in self.state()["nodes"] if n["address"] == address), "")
+
+        return wait_for(find, f"NEO knows {node}")
 
     def neoctl(self, *arguments: str) -> str:
         """Run neoctl and return what it said."""
@@ -232,19 +264,36 @@ class Cluster:
         return found
 
     def wait_until_well(self, seconds: float = RECOVERY_TIME) -> dict[str, Any]:
-        """Wait until every node is as requested and NEO has all copies; return NEO's state."""
+        """Wait until nodes are as requested and listen, and NEO has all copies; return its state.
+
+        A program that died is started again without any promise having missed it, so that the
+        master's word is not enough.
+        """
         deadline = time.monotonic() + seconds
         while True:
             faults = self.faults()
             state = {} if faults else self.state()
-            if not faults and state["cluster"] == "RUNNING" and not _behind(state):
+            missing = faults or self._missing(state) or self.faults()
+            if not missing:
                 return state
-            assert time.monotonic() < deadline, f"after {seconds:.0f} s: {faults} {state}"
+            assert time.monotonic() < deadline, f"after {seconds:.0f} s: {missing} {state}"
             red = [node for node, document in self.nodes().items() if document["error"]]
             if red:
                 self.look(*red)
             else:
                 time.sleep(0.2)
+
+    def _missing(self, state: dict[str, Any]) -> Any:
+        """Return what NEO has yet to do or to find, and the nodes that do not listen."""
+        if state["cluster"] != "RUNNING":
+            return state["cluster"]
+        published = self.addresses()
+        storages = {at for name, at in published.items() if name.startswith("neo-storage-")}
+        listening = listening_addresses()
+        return [
+            *_behind(state, storages),
+            *(name for name, address in published.items() if address not in listening),
+        ]
 
     @property
     def certificates(self) -> Path:
@@ -287,15 +336,35 @@ def copies(state: dict[str, Any]) -> Iterator[int]:
         yield sum(cell in ("UP_TO_DATE", "FEEDING") for _, cell in row)
 
 
-def _behind(state: dict[str, Any]) -> list[Any]:
-    """Return what NEO has yet to do: copies to make, storages to use; all where it has no table."""
+def listening_addresses() -> set[str]:
+    """Return where somebody listens on this machine, as addresses are published."""
+    return {
+        f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        for ip, port in [connection.laddr]
+    }
+
+
+def _process_in(path: Path) -> psutil.Process:
+    """Return the process whose id is in a file, which is empty while the shell writes it."""
+    return psutil.Process(int(wait_for(lambda: path.read_text().strip(), f"{path} is written")))
+
+
+def _behind(state: dict[str, Any], addresses: set[str]) -> list[Any]:
+    """Return what NEO has yet to do: copies to make, storages to use; all where it has no table.
+
+    :param addresses: those of the storages that were requested.
+    """
     rows = state["partition-table"]
     if not rows:
         return [state]
     holders = {node for row in rows for node, _ in row}
-    storages = [node["id"] for node in state["nodes"] if node["type"] == "STORAGE"]
+    storages = [node for node in state["nodes"] if node["type"] == "STORAGE"]
+    running = {node["address"] for node in storages if node["state"] == "RUNNING"}
     return [
         *(cell for row in rows for cell in row if cell[1] != "UP_TO_DATE"),
         *(row for row in rows if len(row) <= state["replicas"]),
-        *(storage for storage in storages if storage not in holders),
+        *(node["id"] for node in storages if node["id"] not in holders),
+        *(addresses - running),
     ]

@@ -10,31 +10,28 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 from cluster import Cluster
 from disks import SmallDisk, own_mounts
+from patience import COMMAND_TIME, PATIENCE, wait_for
+from processes import command_of, is_alive, send, stop_all, works_below
 from slapos.grid.svcbackend import getSupervisorRPC
 
 from slapos_wendelin.local.home import DATA_CENTERS, MASTER_PORT, Home
 from slapos_wendelin.local.membership import connect
 from slapos_wendelin.master.client import MasterClient
+from slapos_wendelin.node.exclusion import holder_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Second numbers of the loopback addresses that tests use; those of users' environments are lower.
 NETWORKS = range(200, 250)
 #: Exit status of slapgrid when another one works on the same computer.
 ANOTHER_RUNS = 10
-#: Seconds for one command of ./wendelin, and for anything else that is waited for.
-COMMAND_TIME, PATIENCE = 500.0, 120.0
-
-Answer = TypeVar("Answer")
 
 
 class Environment:
@@ -51,7 +48,7 @@ class Environment:
         self._started: list[subprocess.Popen[str]] = []
         #: Starts every command, in whatever namespace that is to be.
         self.prefix: tuple[str, ...] = ()
-        #: What ``up`` said last.
+        #: What ``up`` said last, with its proof.
         self.said = ""
 
     @cached_property
@@ -135,17 +132,19 @@ class Environment:
         """
         only = ["--only-cp", ",".join(partitions)] if partitions else []
         configuration = str(self.home.computer_configuration(computer))
-        running = self.home.computer(computer) / "instance.pid"
 
         def ask() -> int | None:
             # Asking costs a second of work, which whoever runs is in need of.
-            with contextlib.suppress(OSError, ValueError, psutil.Error):
-                if _is_alive(psutil.Process(int(running.read_text()))):
-                    return None
+            if self.is_at_work(computer):
+                return None
             looked = self.slapos("node", "instance", "--cfg", configuration, *only)
             return None if looked.returncode == ANOTHER_RUNS else looked.returncode + 1
 
         return wait_for(ask, f"slapgrid of {computer}") - 1
+
+    def is_at_work(self, computer: str) -> bool:
+        """Return whether the service of a computer, or slapgrid, processes partitions."""
+        return holder_of(self.home.computer(computer) / "instance.pid") is not None
 
     def look_at(self, *nodes: str) -> None:
         """Let slapgrid look at nodes of the cluster, on all their computers at once."""
@@ -160,7 +159,7 @@ class Environment:
 
         def find() -> psutil.Process | None:
             for child in supervisord.children():
-                if any(argument.endswith(wanted) for argument in _command(child)):
+                if any(argument.endswith(wanted) for argument in command_of(child)):
                     return child
             return None
 
@@ -188,35 +187,34 @@ class Environment:
             yield
         finally:
             for process in suspended:
-                _signal(process, signal.SIGCONT)
+                send(process, signal.SIGCONT)
 
     def _suspend(self, computer: str) -> list[psutil.Process]:
         """Suspend a service that works on nothing, with its helpers; return what is suspended."""
-        service = self.service(computer)
-        service.suspend()
-        processes = [service, *service.children(recursive=True)]
-        if (self.home.computer(computer) / "instance.pid").exists():
-            service.resume()
+        if self.is_at_work(computer):
             return []
-        for process in processes:
-            _signal(process, signal.SIGSTOP)
-        return processes
-
-    def processes_of(self, computer: str) -> list[psutil.Process]:
-        """Return all processes of a computer, those first that would start others again."""
-        folder = self.home.computer(computer)
-        roots = [self.service(computer), self.supervisord(computer)]
-        below = [child for root in roots for child in root.children(recursive=True)]
-        others = [process for process in self.processes() if _works_below(process, folder)]
-        return list(dict.fromkeys([*roots, *below, *others]))
+        service = self.service(computer)
+        stopped = stop_all(lambda: [service, *service.children(recursive=True)])
+        if not self.is_at_work(computer):
+            return stopped
+        for process in stopped:
+            send(process, signal.SIGCONT)
+        return []
 
     def burn(self, computer: str) -> list[psutil.Process]:
         """Kill all processes of a computer at once; return them. Its service starts it again."""
-        victims = self.processes_of(computer)
+        folder = self.home.computer(computer)
+        # Those first that would start others again.
+        roots = [self.service(computer), self.supervisord(computer)]
+
+        def find() -> list[psutil.Process]:
+            below = [child for root in roots for child in root.children(recursive=True)]
+            others = [process for process in self.processes() if works_below(process, folder)]
+            return list(dict.fromkeys([*roots, *below, *others]))
+
+        victims = stop_all(find)
         for process in victims:
-            _signal(process, signal.SIGSTOP)
-        for process in victims:
-            _signal(process, signal.SIGKILL)
+            send(process, signal.SIGKILL)
         return victims
 
     @contextlib.contextmanager
@@ -230,13 +228,13 @@ class Environment:
             with own_mounts() as mounts, mounts.small_disk(folder, mebibytes) as disk:
                 self.prefix = mounts.prefix
                 try:
-                    self.up("--no-proof")
+                    self.wendelin("up", "--no-proof")
                     yield disk
                 finally:
                     self.down()
         finally:
             self.prefix = ()
-        self.up("--no-proof")
+        self.wendelin("up", "--no-proof")
 
     @contextlib.contextmanager
     def dark(self, computer: str) -> Iterator[None]:
@@ -246,9 +244,9 @@ class Environment:
         try:
             victims = self.burn(computer)
             yield
-            assert not [process for process in victims if _is_alive(process)]
+            assert not [process for process in victims if is_alive(process)]
             folder = self.home.computer(computer)
-            assert not [process for process in self.processes() if _works_below(process, folder)]
+            assert not [process for process in self.processes() if works_below(process, folder)]
         finally:
             services.resume()
 
@@ -257,15 +255,15 @@ class Environment:
         ours = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
         found = []
         for process in psutil.process_iter():
-            if process.pid not in ours and _is_alive(process):
-                named = any(str(self.home.root) in argument for argument in _command(process))
-                if named or _works_below(process, self.home.root):
+            if process.pid not in ours and is_alive(process):
+                named = any(str(self.home.root) in argument for argument in command_of(process))
+                if named or works_below(process, self.home.root):
                     found.append(process)
         return found
 
     def arguments(self) -> list[str]:
         """Return what all these processes were started with, where they have not just ended."""
-        return [argument for process in self.processes() for argument in _command(process)]
+        return [argument for process in self.processes() for argument in command_of(process)]
 
     def programs(self) -> dict[int, str]:
         """Return the long-lived processes by id: services, supervisords and nodes' programs."""
@@ -275,7 +273,7 @@ class Environment:
             supervisord = self.supervisord(computer)
             found[supervisord.pid] = f"supervisord of {computer}"
             for child in supervisord.children():
-                found[child.pid] = " ".join(_command(child))
+                found[child.pid] = " ".join(command_of(child))
         return found
 
     def in_parallel(self, function: Callable[[str], object], computers: list[str]) -> None:
@@ -298,20 +296,11 @@ def new_environment(source: Path = REPOSITORY) -> Iterator[Environment]:
                     environment.erase()
             finally:
                 left = environment.processes()
-                names = [f"{process.pid} {' '.join(_command(process))}" for process in left]
+                names = [f"{process.pid} {' '.join(command_of(process))}" for process in left]
                 for process in left:
-                    _signal(process, signal.SIGKILL)
+                    send(process, signal.SIGKILL)
         assert not names, f"these processes outlive down --erase: {names}"
         assert not environment.home.root.exists()
-
-
-def wait_for(ask: Callable[[], Answer | None], what: str, seconds: float = PATIENCE) -> Answer:
-    """Call *ask* until it returns something true; fail after *seconds*."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"{what}: not after {seconds:.0f} s"
-        time.sleep(0.05)
-    return answer
 
 
 @contextlib.contextmanager
@@ -327,7 +316,7 @@ def listening(host: str, port: int) -> Iterator[None]:
                 return False
             return True
 
-        wait_for(bind, f"taking {host}:{port}", 20)
+        wait_for(bind, f"taking {host}:{port}")
         listener.listen()
         yield
 
@@ -360,33 +349,3 @@ def _free_network() -> str:
                 probe.bind((f"127.{number}.0.1", MASTER_PORT))
                 return f"127.{number}"
     raise AssertionError("no free loopback network")
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal to a process that may be gone."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """Return whether a process runs and is no zombie."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    """Return the command line of a process, nothing when it is gone or another user's."""
-    try:
-        return process.cmdline() if process.uids().real == os.getuid() else []
-    except psutil.Error:
-        return []
-
-
-def _works_below(process: psutil.Process, folder: Path) -> bool:
-    """Return whether the working folder of a process is below *folder*."""
-    try:
-        return process.uids().real == os.getuid() and Path(process.cwd()).is_relative_to(folder)
-    except psutil.Error:
-        return False

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, cells_of, copies
-from environment import Environment, wait_for
+from environment import PATIENCE, Environment, wait_for
 
 STORAGES = "neo-storage-"
 
@@ -33,7 +33,7 @@ class Witness:
         self._stop.set()
         self._thread.join()
         self._client.send_signal(signal.SIGTERM)
-        output, errors = self._client.communicate(timeout=60)
+        output, errors = self._client.communicate(timeout=PATIENCE)
         assert output.endswith("0 wrong\n"), output + errors
         assert set(self.states) == {"RUNNING"}
         return len(output.splitlines()) - 1

@@ -11,7 +11,7 @@ from cluster import Cluster, copies
 from environment import Environment
 
 #: Seconds in which all that was on a computer has to be well elsewhere.
-MOVING_TIME = 400.0
+MOVING_TIME = 900.0
 
 
 @pytest.fixture

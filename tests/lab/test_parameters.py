@@ -129,7 +129,7 @@ def test_root_instance_refuses_what_an_unmodified_client_sends(
     sentence = "partitions: cannot be changed after creation (it is 12, not 24)"
     try:
         wait_for(lambda: sentence in cluster.error(root["reference"]), "the root instance is red")
-        assert set(cluster.faults()) == {root["reference"]}
+        wait_for(lambda: set(cluster.faults()) == {root["reference"]}, "no other node is red")
         assert cluster.state()["cluster"] == "RUNNING"
         assert cluster.processes() == processes
     finally:

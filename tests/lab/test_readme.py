@@ -8,7 +8,7 @@ import shlex
 import subprocess
 
 import pytest
-from environment import REPOSITORY, Environment
+from environment import REPOSITORY, Environment, wait_for
 
 #: What the outcome of a command shows. Commands that change the environment have tests of their
 #: own: up and down in test_up.py, one storage more in test_change.py; test is this run.
@@ -40,8 +40,13 @@ def test_no_command_of_the_readme_is_without_a_test() -> None:
 @pytest.mark.parametrize("command", SHOWN)
 def test_a_command_of_the_readme_works(environment: Environment, command: str) -> None:
     environment.cluster.wait_until_well()
-    answer = environment.wendelin(*shlex.split(command)[1:])
-    assert SHOWN[command] in answer.stdout
+
+    def run() -> subprocess.CompletedProcess[str] | None:
+        done = environment.wendelin(*shlex.split(command)[1:], status=None)
+        return done if done.returncode == 0 else None
+
+    # A promise that was under way before all was well tells afterwards of what was.
+    assert SHOWN[command] in wait_for(run, f"{command} ends well").stdout
 
 
 def test_the_lines_of_env_make_the_toolkit_usable(environment: Environment) -> None:

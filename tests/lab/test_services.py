@@ -8,7 +8,8 @@ import contextlib
 
 import psutil
 from cluster import Cluster
-from environment import Environment, wait_for
+from environment import PATIENCE, Environment, wait_for
+from processes import is_alive
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.local.home import DATA_CENTERS
@@ -17,7 +18,7 @@ from slapos_wendelin.local.home import DATA_CENTERS
 def kill(process: psutil.Process) -> None:
     """``kill -9`` a process and wait for its end."""
     process.kill()
-    wait_for(lambda: not process.is_running() or process.status() == "zombie", "the kill")
+    wait_for(lambda: not is_alive(process), "the kill")
 
 
 def test_master_comes_back_by_itself(environment: Environment, cluster: Cluster) -> None:
@@ -46,7 +47,7 @@ def test_up_replaces_the_supervisord_of_the_services(
     before = cluster.processes()
     services = [environment.service(name) for name in ("master", *DATA_CENTERS)]
     kill(environment.service("services"))
-    psutil.wait_procs(services, timeout=60)
+    psutil.wait_procs(services, timeout=PATIENCE)
     assert not any(service.is_running() for service in services)
     environment.wendelin("up", "--no-proof")
     assert cluster.processes() == before
@@ -54,7 +55,8 @@ def test_up_replaces_the_supervisord_of_the_services(
     assert not {service.pid for service in services} & set(again)
     for name in DATA_CENTERS:
         configuration = str(environment.home.computer_configuration(name))
-        assert len(agents_of(environment, configuration)) == 1
+        # What an agent starts has its command line until it has begun.
+        wait_for(lambda each=configuration: len(agents_of(environment, each)) == 1, "one agent")
 
 
 def agents_of(environment: Environment, configuration: str) -> list[psutil.Process]:
@@ -74,7 +76,7 @@ def test_programs_have_one_copy_after_their_supervisord_was_killed(
     supervisord = environment.supervisord("tokyo")
     programs = supervisord.children()
     kill(supervisord)
-    psutil.wait_procs(programs, timeout=60)
+    psutil.wait_procs(programs, timeout=PATIENCE)
     assert not [program for program in programs if program.is_running()]
     wait_for(lambda: environment.supervisord("tokyo").pid != supervisord.pid, "another supervisord")
     cluster.wait_until_well()
@@ -89,17 +91,16 @@ def test_node_service_killed_at_work_goes_on_with_it(
     wait_for(lambda: "dask-worker-3" in cluster.nodes(), "the new worker is requested")
     computer = cluster.computer("dask-worker-3")
     service = environment.service(computer)
-    at_work = environment.home.computer(computer) / "instance.pid"
-    wait_for(at_work.exists, f"{computer} processes")
+    wait_for(lambda: environment.is_at_work(computer), f"{computer} processes")
     helpers = service.children(recursive=True)
     kill(service)
-    psutil.wait_procs(helpers, timeout=60)
+    psutil.wait_procs(helpers, timeout=PATIENCE)
     assert not any(helper.is_running() for helper in helpers)
     cluster.wait_until_well()
     assert environment.service(computer).pid != service.pid
     worker = cluster.process("dask-worker-3")
     assert worker.is_running()
     cluster.request(worker_count=3)
-    psutil.wait_procs([worker], timeout=60)
+    psutil.wait_procs([worker], timeout=PATIENCE)
     assert not worker.is_running()
     wait_for(lambda: "dask-worker-3" not in cluster.nodes(), "the worker is gone")

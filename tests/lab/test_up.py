@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from environment import Environment, listening, new_environment, wait_for
+from environment import COMMAND_TIME, PATIENCE, Environment, listening, new_environment, wait_for
 
 from slapos_wendelin.errors import WendelinError
 from slapos_wendelin.local.home import MASTER_PORT
@@ -25,6 +25,8 @@ from slapos_wendelin.local.home import MASTER_PORT
 #: Nothing listens there: an index that cannot be reached.
 NO_INDEX = "http://127.0.0.1:9/simple"
 NO_NETWORK = dict.fromkeys(("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"), NO_INDEX)
+#: Seconds for the end of what was killed: a busy disk may keep it for some.
+KILLED_TIME = 20
 #: MiB of the small disk: room for a part of the analytics environment.
 SMALL_DISK = 64
 
@@ -54,6 +56,16 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def wait_until_said(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a command says until it has said a text."""
+    said = []
+    for line in process.stdout or ():
+        said.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(said))
+
+
 def check_error(output: str, message: str) -> None:
     """The output ends with one line of error and its remedy, without a traceback."""
     *_, error, remedy = output.splitlines()
@@ -68,7 +80,7 @@ def test_kill_9_while_the_toolkit_is_installed_leaves_no_process(fresh: Environm
     wait_for(lambda: any(" pip install " in command for command in commands(fresh)), "pip installs")
     assert not list(fresh.home.root.glob("toolkit/*/.complete"))
     kill_group(up)
-    wait_for(lambda: not fresh.processes(), "all processes end", 5)
+    wait_for(lambda: not fresh.processes(), "all processes end", KILLED_TIME)
 
 
 def test_up_names_a_taken_port_of_the_master_and_leaves_nothing_running(fresh: Environment) -> None:
@@ -103,12 +115,12 @@ def test_up_on_a_full_disk_says_so(fresh: Environment) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=COMMAND_TIME,
     )
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     check_error(output, "no space left for")
-    wait_for(lambda: not fresh.processes(), "all processes end", 5)
+    wait_for(lambda: not fresh.processes(), "all processes end", KILLED_TIME)
 
 
 def test_kill_9_while_the_release_is_built_leaves_one_build(fresh: Environment) -> None:
@@ -128,14 +140,16 @@ def test_kill_9_while_nodes_are_requested_and_ctrl_c_while_they_start(fresh: Env
             return {}
 
     up = fresh.start_wendelin("up")
-    wait_for(nodes, "the root instance is requested", 300)
+    wait_for(nodes, "the root instance is requested", COMMAND_TIME)
     kill_group(up)
     assert len(nodes()) < 12
     up = fresh.start_wendelin("up")
-    wait_for(lambda: len(nodes()) == 12, "all nodes are requested", 300)
+    # The computers go on with the nodes whether it has begun or not.
+    wait_until_said(up, "start the master")
+    wait_for(lambda: len(nodes()) == 12, "all nodes are requested", COMMAND_TIME)
     assert fresh.cluster.faults()
     os.killpg(up.pid, signal.SIGINT)
-    output, _ = up.communicate(timeout=30)
+    output, _ = up.communicate(timeout=PATIENCE)
     assert up.returncode == 130, output
     assert "Interrupted" in output
     assert "Traceback" not in output
@@ -170,6 +184,7 @@ def test_down_and_up_keep_the_data(fresh: Environment) -> None:
 
 
 def test_down_erase_asks_first(fresh: Environment) -> None:
+    fresh.cluster.wait_until_well()
     before = fresh.programs()
     done = fresh.wendelin("down", "--erase", status=1)
     check_error(done.stdout, "there is no terminal to ask on")
