@@ -194,6 +194,8 @@ def test_a_cut_from_the_master_changes_nothing_that_runs(computer: Computer) -> 
     computer.request("lonely")
     computer.wait_until_well("lonely")
     folder = computer.partition("lonely")
+    # The master knows it a moment before the agent has written down what it watches from now on.
+    wait_for(lambda: computer.told_of("lonely").get("phase") == "settled", "it is settled")
     computer.master.kill()
     wait_for(lambda: computer.told()["master"]["error"], "the agent notices")
     pid = int((folder / "var/run/service.pid").read_text())
