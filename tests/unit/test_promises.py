@@ -12,6 +12,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,36 @@ def test_a_node_of_the_cluster_is_green_and_another_one_is_red(promise, tmp_path
         (others / "ca.pem").write_text((ours / "ca.pem").read_text())
         with pytest.raises(BrokenPromiseError, match="unknown ca"):
             promise(port, addresses=address, certificates=str(others)).check()
+
+
+class Page(BaseHTTPRequestHandler):
+    """A web page that is at one path only."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer, as a server does that keeps the connection for another question."""
+        self.send_response(200 if self.path == "/api" else 403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_web_page_is_green_when_it_is_there(promise):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"127.0.0.1:{server.server_port}"
+            found = promise(port, addresses=address, page="/api").check()
+            assert found == f"{address} listens"
+            with pytest.raises(BrokenPromiseError, match=r"it answers HTTP/1\.1 403 Forbidden"):
+                promise(port, addresses=address, page="/other").check()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_certificate_that_has_ended_is_red(promise, tmp_path):
