@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs12
 from master_cloud import Cloud
 from secure_cloud import Caller, SecureCloud
 from zc.buildout import UserError
 
-from slapos_wendelin.certificates import make_key, make_request, read_certificates
+from slapos_wendelin.certificates import make_key, make_request, read_certificates, read_key
+from slapos_wendelin.cli.browser_file import write_browser_file
 from slapos_wendelin.cluster_identity import keep_for_user
-from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.errors import CommandError, WendelinError
 from slapos_wendelin.master import cluster_authority
 from slapos_wendelin.master.authority import Authority, Lifetimes
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
@@ -62,7 +64,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def zurich(secure_cloud: SecureCloud) -> SecureCloud:
-    secure_cloud.add_computer("zurich", partitions=20)
+    secure_cloud.add_computer("zurich", partitions=24)
     return secure_cloud
 
 
@@ -143,6 +145,28 @@ def test_a_user_cannot_take_the_place_of_a_node(zurich: SecureCloud, tmp_path: P
     one = node(zurich, "roles", tmp_path)
     keep_for_user(zurich.operator.client, "roles", tmp_path / "alice")
     assert "unsuitable certificate purpose" in shake_hands(tmp_path / "alice", one.folder)
+
+
+def test_a_browser_gets_key_certificate_and_authority_in_a_file_with_a_password(
+    zurich: SecureCloud, tmp_path: Path
+):
+    one = node(zurich, "browser", tmp_path)
+    path = tmp_path / "browser.p12"
+    passwords = [write_browser_file(one.folder, "our cluster", path) for _ in range(2)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    read = pkcs12.load_pkcs12(path.read_bytes(), passwords[1].encode())
+    identity = one.folder / "identity.pem"
+    assert read.key
+    assert read.key.public_key() == read_key(identity).public_key()
+    assert read.cert
+    assert read.cert.certificate == read_certificates(identity)[0]
+    assert [each.certificate for each in read.additional_certs] == list(
+        read_certificates(one.folder / "ca.pem")
+    )
+    with pytest.raises(ValueError, match="password"):
+        pkcs12.load_pkcs12(path.read_bytes(), passwords[0].encode())
+    with pytest.raises(CommandError, match="cannot be written: No such file"):
+        write_browser_file(one.folder, "our cluster", tmp_path / "nowhere" / "browser.p12")
 
 
 def test_a_run_that_has_nothing_to_do_changes_no_file(zurich: SecureCloud, tmp_path: Path):
