@@ -23,11 +23,15 @@ RUN_TIME_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "neo-storage": ("masters", "admin"),
     "dask-scheduler": (),
     "dask-worker": ("scheduler", "zodb-uri"),
+    "notebook": ("scheduler", "zodb-uri"),
 }
 
 #: The order in which the root instance requests its nodes, by software type: those whose addresses
 #: others need come first.
-_REQUEST_ORDER = ("neo-master", "dask-scheduler", "neo-admin", "neo-storage", "dask-worker")
+_REQUEST_ORDER = (
+    *("neo-master", "dask-scheduler", "neo-admin", "neo-storage"),
+    *("dask-worker", "notebook"),
+)
 
 #: Override keys that say where a node goes; all others are given to the node itself.
 PLACEMENT_KEYS = ("data-center", "computer")
@@ -70,6 +74,8 @@ def cluster_nodes(parameters: Mapping[str, Any], group: str) -> list[Node]:
         *_several("neo-storage", parameters["storage-count"], storage),
         Node("dask-scheduler", "dask-scheduler"),
         *_several("dask-worker", parameters["worker-count"], worker),
+        # A release from before there were notebooks does not have the parameter.
+        *_several("notebook", parameters.get("notebook-count", 0), {}),
     ]
     overrides: Mapping[str, Mapping[str, Any]] = parameters["overrides"]
     _check_patterns(overrides, nodes)

@@ -21,6 +21,10 @@ class WorkersError(WendelinError):
     """The dask workers cannot be reached, or a task cannot be done by them."""
 
 
+class NotebookError(WendelinError):
+    """Notebooks cannot be served where they are to be."""
+
+
 class OperationError(WendelinError):
     """NEO cannot do what an operator asks for, or not now."""
 

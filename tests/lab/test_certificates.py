@@ -19,6 +19,7 @@ import pytest
 from cluster import Cluster, copies
 from cryptography import x509
 from environment import Environment, wait_for
+from notebooks import notebook_server
 from slapos.grid.slapgrid import COMPUTER_PARTITION_TIMESTAMP_FILENAME as TIMESTAMP
 
 from slapos_wendelin.certificates import (
@@ -36,6 +37,8 @@ from slapos_wendelin.master.client import Document
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
 
 PAGE_PORT = 8787
+#: Where a question is waited for.
+PAGE_PORTS = (PAGE_PORT, 8888)
 #: Ports of a node that it does not publish: of the dask worker's nanny, and the scheduler's page.
 MORE_PORTS = {"dask-worker": 8788, "dask-scheduler": PAGE_PORT}
 
@@ -51,6 +54,11 @@ def ports(cluster: Cluster) -> dict[str, str]:
             if more:
                 found[f"{address.rpartition(':')[0]}:{more}"] = f"{name}, second port"
     return found
+
+
+def is_page(address: str) -> bool:
+    """Return whether a web page is there."""
+    return int(address.rpartition(":")[2]) in PAGE_PORTS
 
 
 def shake_hands(address: str, trusted: Path, identity: Path | None = None) -> str:
@@ -77,8 +85,8 @@ def _alerts(address: str, trusted: Path, identity: Path | None) -> list[str]:
     ) as client:
         assert client.stdin
         assert client.stdout
-        # NEO and dask greet whom they let in; the page waits for a question.
-        if address.endswith(f":{PAGE_PORT}"):
+        # NEO and dask greet whom they let in; pages wait for a question.
+        if is_page(address):
             with suppress(BrokenPipeError):
                 client.stdin.write(b"GET / HTTP/1.0\r\n\r\n")
                 client.stdin.flush()
@@ -108,13 +116,20 @@ def held(address: str, trusted: Path, identity: Path) -> Iterator[subprocess.Pop
         try:
             assert holding.stdin
             assert holding.stdout
-            if address.endswith(f":{PAGE_PORT}"):
-                holding.stdin.write(b"GET /health HTTP/1.1\r\nHost: scheduler\r\n\r\n")
+            if is_page(address):
+                holding.stdin.write(f"GET / HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
                 holding.stdin.flush()
             assert holding.stdout.read(1), address
             yield holding
         finally:
             holding.terminate()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def notebook(environment: Environment) -> Iterator[None]:
+    """Give the cluster a notebook server too."""
+    with notebook_server(environment.cluster):
+        yield
 
 
 @pytest.fixture
@@ -147,7 +162,7 @@ def test_who_has_no_certificate_or_a_foreign_one_is_refused_at_every_port(
     ours = environment.home.certificates
     master = environment.home.user
     listening = ports(cluster)
-    assert len(listening) == 15
+    assert len(listening) == 16
     for address, name in listening.items():
         assert not shake_hands(address, ours / "ca.pem", ours / "identity.pem"), name
         assert shake_hands(address, ours / "ca.pem") == "certificate required", name
@@ -164,7 +179,7 @@ def test_keys_are_in_their_partitions_only(environment: Environment, cluster: Cl
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         keys[path] = path.read_text().splitlines()[1]
-    assert len(set(keys.values())) == len(keys) == 12
+    assert len(set(keys.values())) == len(keys) == 13
     arguments = " ".join(environment.arguments())
     for path, key in keys.items():
         assert key not in arguments

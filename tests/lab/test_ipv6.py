@@ -19,7 +19,9 @@ SCRIPT = """
 ip link set lo up
 ip -6 -batch "$0" || exit 1
 exec unshare --user --map-user="$1" --map-group="$2" -- sh -c '
-    ./wendelin up && echo ---- && ./wendelin run slapos cluster status --json'
+    ./wendelin up &&
+    ./wendelin run slapos request wendelin-cluster --wait --parameters notebook-count=1 &&
+    echo ---- && ./wendelin run slapos cluster status --json'
 """
 
 
@@ -39,6 +41,8 @@ def test_up_with_its_proof_works_on_ipv6() -> None:
         assert published["zodb-uri"].startswith(f"neo://wendelin@[{NETWORK}::")
         assert published["dask-scheduler"].startswith(f"tls://[{NETWORK}::")
         assert published["dask-dashboard"].startswith(f"https://[{NETWORK}::")
+        # Its promises have seen that it listens, and shows the page.
+        assert published["notebooks"].startswith(f"https://[{NETWORK}::")
 
 
 def addresses(home: Home) -> str:

@@ -38,9 +38,10 @@ def nodes_of(**given):
     storages=st.integers(1, 64),
     masters=st.integers(1, 9),
     workers=st.integers(0, 256),
+    notebooks=st.integers(0, 64),
 )
 def test_a_cluster_has_the_nodes_that_were_asked_for_each_with_its_own_name(
-    storages, masters, workers
+    storages, masters, workers, notebooks
 ):
     nodes = cluster_nodes(
         parameters.check(
@@ -50,6 +51,7 @@ def test_a_cluster_has_the_nodes_that_were_asked_for_each_with_its_own_name(
                 "replicas": 0,
                 "master-count": masters,
                 "worker-count": workers,
+                "notebook-count": notebooks,
             },
         ),
         group="tree",
@@ -61,9 +63,23 @@ def test_a_cluster_has_the_nodes_that_were_asked_for_each_with_its_own_name(
             "neo-storage": storages,
             "dask-scheduler": 1,
             "dask-worker": workers,
+            "notebook": notebooks,
         }
     )
     assert len({node.name for node in nodes}) == len(nodes)
+
+
+def test_there_is_no_notebook_server_unless_it_is_asked_for():
+    assert not [name for name in nodes_of() if name.startswith("notebook")]
+    nodes = nodes_of(notebook_count=2, overrides={"notebook-1": {"data-center": "tokyo"}})
+    assert nodes["notebook-0"].sla == {"spread": "datacenter", "group": "tree/notebook"}
+    assert nodes["notebook-1"].sla["datacenter"] == "tokyo"
+
+
+def test_parameters_of_a_release_without_notebooks_give_none():
+    given = parameters.check(SCHEMA, {})
+    del given["notebook-count"]
+    assert not [node for node in cluster_nodes(given, group="tree") if "notebook" in node.name]
 
 
 def test_nodes_of_one_type_are_spread_over_data_centers():
@@ -169,14 +185,22 @@ def rendered(complete):
     return profile
 
 
-@given(masters=st.integers(1, 9), storages=st.integers(1, 12), workers=st.integers(0, 12))
-def test_a_plan_expects_what_the_root_instance_requests_in_its_order(masters, storages, workers):
+@given(
+    masters=st.integers(1, 9),
+    storages=st.integers(1, 12),
+    workers=st.integers(0, 12),
+    notebooks=st.integers(0, 12),
+)
+def test_a_plan_expects_what_the_root_instance_requests_in_its_order(
+    masters, storages, workers, notebooks
+):
     complete = parameters.check(
         SCHEMA,
         {
             "master-count": masters,
             "storage-count": storages,
             "worker-count": workers,
+            "notebook-count": notebooks,
             "replicas": 0,
             "data-centers": ["paris", "tokyo"],
         },
