@@ -95,6 +95,11 @@ class FollowedFiles:
     def _put_into(self, context: ssl.SSLContext) -> None:
         """Load the files into one context."""
         authority, certificate, key = self.files
+        # Who takes up an earlier session again is not asked whether the certificate is still good.
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.options |= ssl.OP_NO_TICKET
+        if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0
         context.load_cert_chain(certificate, key)
         context.load_verify_locations(authority)
         if context.cert_store_stats()["crl"]:

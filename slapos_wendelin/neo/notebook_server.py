@@ -81,9 +81,6 @@ def protect(server: Any, files: tuple[str, str, str]) -> None:
     """Let nobody in without a good certificate, from now on and whenever the files change."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    # A session that is taken up again would show a certificate that was good once.
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
     context.sslsocket_class = FollowedSocket
     followed = FollowedFiles(map(Path, files), lambda: [context], server.log)
     followed.load()

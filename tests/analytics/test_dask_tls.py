@@ -101,6 +101,38 @@ def test_open_connections_of_who_is_revoked_end_and_no_others(
         assert pages["alice"].recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
+def session_at(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSession | None:
+    """Return the session of a connection that was answered, or nothing where it is refused.
+
+    :param session: is taken up again if the server does so.
+    """
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+            context.wrap_socket(plain, session=session) as opened,
+        ):
+            # The scheduler speaks first, its page does not.
+            opened.sendall(b"GET /health HTTP/1.1\r\nHost: scheduler\r\n\r\n")
+            return opened.session if opened.recv(1) else None
+    except OSError:
+        return None
+
+
+def test_who_is_revoked_takes_up_no_session_again(
+    certified: Certified, ports: tuple[int, int]
+) -> None:
+    certified.add("bob")
+    context = certified.context("bob")
+    eventually(lambda: all(session_at(port, context) for port in ports))
+    sessions = {port: session_at(port, context) for port in ports}
+    certified.revoke("bob")
+    for port, session in sessions.items():
+        eventually(lambda port=port: session_at(port, certified.context("bob")) is None)
+        assert session_at(port, context, session) is None
+
+
 def test_a_worker_whose_certificate_is_revoked_is_put_out(
     certified: Certified, ports: tuple[int, int], tmp_path: Path
 ) -> None:
