@@ -168,6 +168,8 @@ class NeoOverHosts:
             for path in ("srv", "var/run", "var/log"):
                 host.path(f"/var/neo/{path}").mkdir(parents=True)
             host.run("chown", "-R", USER, "/var/neo")
+            # Without power a host forgets what was copied to it just before.
+            host.run("sync", "-f", "/")
 
     def start(self) -> None:
         """Start all programs and wait until every storage has everything."""
