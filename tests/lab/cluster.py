@@ -131,18 +131,25 @@ class Cluster:
         *promises: tuple[str, str],
         is_red: bool,
         says: str | Mapping[tuple[str, str], str] = "",
+        by_service: bool = False,
         seconds: float = RECOVERY_TIME,
     ) -> dict[tuple[str, str], Outcome]:
         """Look until promises (node and name) are all red or all green; return what they found.
 
         What they say has to match the pattern *says*, or that of each promise: it may be red for a
         while for another reason. slapgrid does not run a promise again within three seconds.
+
+        :param by_service: leave it to the nodes' services to run them. What slapgrid tells the
+            master of a node, of whichever promise it finds red first, would stay there.
         """
         patterns = dict.fromkeys(promises, says) if isinstance(says, str) else says
         deadline = time.monotonic() + seconds
         nodes = {node for node, _ in promises}
         while True:
-            self.look(*nodes)
+            if by_service:
+                time.sleep(0.5)
+            else:
+                self.look(*nodes)
             outcomes = {node: self.outcomes(node) for node, _ in promises}
             found = {(node, name): outcomes[node].get(name) for node, name in promises}
             others = [

@@ -234,7 +234,8 @@ class Environment:
                     self.down()
         finally:
             self.prefix = ()
-        self.wendelin("up", "--no-proof")
+            # Also after a failure, which is to be no reason for others.
+            self.wendelin("up", "--no-proof")
 
     @contextlib.contextmanager
     def dark(self, computer: str) -> Iterator[None]:

@@ -26,9 +26,11 @@ def test_a_full_disk_is_told_stops_nothing_and_heals_when_there_is_room(
         with promised(cluster, "full", tmp_path) as client:
             disk.leave(4)
             wait_for(lambda: 1 in copies(cluster.state()), "the storage is lost")
-            cluster.look_until((storage, "storage-disk"), is_red=True, says=re.escape(full))
-            says = "nothing listens at .*; .*" + re.escape(full)
-            cluster.look_until((storage, "neo-storage-listens"), is_red=True, says=says)
+            says = {
+                (storage, "storage-disk"): re.escape(full),
+                (storage, "neo-storage-listens"): "nothing listens at .*; .*" + re.escape(full),
+            }
+            cluster.look_until(*says, is_red=True, says=says, by_service=True)
             wait_for(lambda: full in cluster.error(storage), "the master is told")
             status = environment.slapos("cluster", "status", "wendelin-cluster")
             assert full in " ".join(status.stdout.split())

@@ -199,7 +199,8 @@ def test_a_full_disk_under_a_storage_is_told_stops_nothing_and_heals_when_there_
             disk.leave(4)
             begin = time.monotonic()
             wait_for(lambda: list(copies(maria.state())) == [1] * 4, "the storage is lost")
-            maria.look_until((storage, "mariadb-disk"), is_red=True, says=re.escape(full))
+            disk_is_full = {(storage, "mariadb-disk"): re.escape(full)}
+            maria.look_until(*disk_is_full, is_red=True, says=disk_is_full, by_service=True)
             wait_for(lambda: full in maria.error(storage), "the master is told")
             report(f"full disk: the master was told {time.monotonic() - begin:.0f} s later")
             status = environment.slapos("cluster", "status", NAME)
@@ -263,6 +264,7 @@ def test_a_damaged_ibdata1_is_told_by_promise_and_status_and_not_overwritten(
         (storage, "mariadb-answers"),
         is_red=True,
         says="MariaDB does not answer; it said: .*ibdata1",
+        by_service=True,
     )
     wait_for(lambda: "ibdata1" in maria.error(storage), "the master is told")
     status = environment.slapos("cluster", "status", NAME)
