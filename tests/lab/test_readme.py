@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "./wendelin test",
     "./wendelin down",
     "./wendelin run slapos request wendelin-cluster --parameters storage-count=4",
+    "./wendelin run slapos request wendelin-cluster --parameters notebook-count=1",
 }
 
 
