@@ -11,7 +11,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from neo_programs import BULK, PATIENCE, Cluster, commit, last_value, wait_until
+from neo_programs import (
+    BULK,
+    PATIENCE,
+    Cluster,
+    commit,
+    free_ports,
+    last_value,
+    wait_until,
+)
+
+#: Looks for the primary master among addresses, so many times; each time it gives up after so
+#: many failures. Says how often it was found before that.
+FINDER = """
+import sys
+from neo.client.Storage import Storage
+from neo.client.exception import NEOPrimaryMasterLost
+storage = Storage(sys.argv[1], "demo")
+storage.app.max_reconnection_to_master = int(sys.argv[2])
+for lookup in range(int(sys.argv[3])):
+    try:
+        storage.sync()
+    except NEOPrimaryMasterLost:
+        continue
+    print("found", flush=True)
+    break
+storage.close()
+"""
 
 
 @pytest.fixture
@@ -199,3 +225,31 @@ def test_what_a_storage_copies_is_bounded_and_clients_go_on(
         assert seconds > 0.9 * size / bandwidth
         assert commits > 2
         assert last_value(client) == f"value {commits}\n"
+
+
+def find_primary(cluster: Cluster, masters: str, *, failures: int, lookups: int) -> str:
+    """Return what a client says that looks for the primary master."""
+    numbers = (str(failures), str(lookups))
+    done = subprocess.run(
+        [cluster.programs / "python", "-c", FINDER, masters, *numbers],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    return done.stdout
+
+
+def test_a_client_that_gives_up_tries_other_masters_next_time(cluster: Cluster) -> None:
+    # More than it tries at once are gone, as after some moves.
+    gone = [f"127.0.0.1:{port}" for port in free_ports("127.0.0.1", 40)]
+    masters = " ".join([*gone, cluster.masters])
+    assert find_primary(cluster, masters, failures=3, lookups=14) == "found\n"
+
+
+def test_the_address_of_any_master_is_enough(neo_python: str, tmp_path: Path) -> None:
+    with Cluster(Path(neo_python).parent, tmp_path, masters=3) as cluster:
+        wait_until(lambda: cluster.ask("print", "node", "master").count(" RUNNING ") == 3)
+        # A secondary master tells of the others, and of the primary when it is connected to it.
+        for address in cluster.masters.split():
+            assert find_primary(cluster, address, failures=2, lookups=3) == "found\n"
