@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from pathlib import Path
@@ -15,8 +16,8 @@ _LOWEST, _HIGHEST = 10_000, 65_535
 _reserved: list[socket.socket] = []
 
 
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of the loopback address that nobody uses.
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Return TCP ports of a loopback address (in brackets when it is of IPv6) that nobody uses.
 
     They stay free for who asked for them until this process ends: the system gives none of them to
     programs that take any port, and no other process gets one of them here. So a server may listen
@@ -27,7 +28,7 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         port = random.choice(candidates)  # noqa: S311 (it is no secret)
-        if _reserve(port):
+        if _reserve(port, host):
             found.append(port)
     return found
 
@@ -39,16 +40,19 @@ def _given_by_the_system() -> range:
     return range(first, last + 1)
 
 
-def _reserve(port: int) -> bool:
+def _reserve(port: int, host: str) -> bool:
     """Keep a port for this process unless somebody has or uses it; return whether that was done."""
     # A name of this kind is free again when its process has ended, in whatever way.
     claim = socket.socket(socket.AF_UNIX)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         claim.bind(f"\0slapos-wendelin-port-{port}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-    except OSError:
+        with socket.socket(family) as probe:
+            probe.bind((host.strip("[]"), port))
+    except OSError as error:
         claim.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         return False
     _reserved.append(claim)
     return True

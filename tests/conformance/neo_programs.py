@@ -2,23 +2,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """NEO's own programs, as a cluster on the loopback address."""
 
-import errno
-import secrets
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from slapos_wendelin.free_ports import free_ports
+
 #: Seconds for what takes one or two, on a slow machine.
 PATIENCE = 180
-
-#: Those below the ports that the system gives to whoever connects or wants any.
-PORTS = range(10000, 32000)
 
 COUNTER = """
 import sys, time, transaction, ZODB, zodburi
@@ -52,24 +47,6 @@ with transaction.manager:
 """
 
 
-def free_ports(host: str, count: int) -> list[int]:
-    """Return ports of a loopback address that nobody uses, nor gets by chance before they are."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found: list[int] = []
-    with ExitStack() as held:
-        while len(found) < count:
-            port = secrets.choice(PORTS)
-            listener = held.enter_context(socket.socket(family))
-            try:
-                listener.bind((host.strip("[]"), port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                found.append(port)
-    return found
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -101,7 +78,7 @@ class Cluster:
         """
         self.programs = programs
         self.folder = folder
-        self.admin, *addresses = (f"{host}:{port}" for port in free_ports(host, 1 + masters))
+        self.admin, *addresses = (f"{host}:{port}" for port in free_ports(1 + masters, host))
         self.masters = " ".join(addresses)
         self.uri = f"neo://demo@{','.join(addresses)}"
         self.tls: list[str] = []

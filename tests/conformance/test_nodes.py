@@ -16,10 +16,11 @@ from neo_programs import (
     PATIENCE,
     Cluster,
     commit,
-    free_ports,
     last_value,
     wait_until,
 )
+
+from slapos_wendelin.free_ports import free_ports
 
 #: Looks for the primary master among addresses, so many times; each time it gives up after so
 #: many failures. Says how often it was found before that.
@@ -242,7 +243,7 @@ def find_primary(cluster: Cluster, masters: str, *, failures: int, lookups: int)
 
 def test_a_client_that_gives_up_tries_other_masters_next_time(cluster: Cluster) -> None:
     # More than it tries at once are gone, as after some moves.
-    gone = [f"127.0.0.1:{port}" for port in free_ports("127.0.0.1", 40)]
+    gone = [f"127.0.0.1:{port}" for port in free_ports(40)]
     masters = " ".join([*gone, cluster.masters])
     assert find_primary(cluster, masters, failures=3, lookups=14) == "found\n"
 
