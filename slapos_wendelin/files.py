@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str, *, secret: bool = False, durable: bool = True) -> None:
+def write_atomically(
+    path: Path, content: str | bytes, *, secret: bool = False, durable: bool = True
+) -> None:
     """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
 
     :param secret: let only the owner read it.
@@ -21,8 +23,8 @@ def write_atomically(path: Path, text: str, *, secret: bool = False, durable: bo
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(os.open(temporary, flags, 0o600 if secret else 0o666), "w") as stream:
-        stream.write(text)
+    with os.fdopen(os.open(temporary, flags, 0o600 if secret else 0o666), "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
         if durable:
             stream.flush()
             os.fsync(stream.fileno())

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import cast
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from slapos_wendelin.certificates import read_certificates, read_key
 from slapos_wendelin.errors import CommandError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.neo.certificates import AUTHORITY_FILE, IDENTITY_FILE
 
 #: How many random bytes are in a password.
@@ -37,10 +37,7 @@ def write_browser_file(folder: Path, name: str, path: Path) -> str:
         BestAvailableEncryption(password.encode()),
     )
     try:
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+        write_atomically(path, content, secret=True)
     except OSError as error:
         raise CommandError(
             f"{path} cannot be written: {error.strerror}", "name another file"

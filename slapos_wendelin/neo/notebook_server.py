@@ -24,6 +24,7 @@ from tornado.ioloop import PeriodicCallback
 from traitlets.config import Config
 
 from slapos_wendelin.errors import WendelinError
+from slapos_wendelin.files import write_atomically
 from slapos_wendelin.neo import near_kernels
 from slapos_wendelin.neo.certificates import files_in
 from slapos_wendelin.neo.followed_tls import INTERVAL, FollowedFiles, FollowedSocket
@@ -105,12 +106,7 @@ def certified(files: tuple[str, str, str]) -> Config:
 def with_token(path: Path) -> Config:
     """Return the settings for a cluster without certificates; the token stays as it was made."""
     if not path.exists():
-        new = path.with_name(f".{path.name}.new")
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(f"{secrets.token_hex(24)}\n")
-        new.replace(path)
+        write_atomically(path, f"{secrets.token_hex(24)}\n", secret=True)
     return Config(IdentityProvider={"token": path.read_text().strip()})
 
 
