@@ -40,6 +40,29 @@ for lookup in range(int(sys.argv[3])):
 storage.close()
 """
 
+#: Asks a secondary master for the primary, once.
+ASKER = """
+import sys
+from neo.lib.app import BaseApplication
+from neo.lib.connection import ClientConnection
+from neo.lib.handler import EventHandler
+from neo.lib.protocol import NodeTypes, Packets
+from neo.lib.util import parseNodeAddress
+class Handler(EventHandler):
+    def connectionCompleted(self, conn):
+        conn.ask(Packets.RequestIdentification(NodeTypes.CLIENT, None, None, "demo", None, (), ()))
+    def notPrimaryMaster(self, conn, primary, known):
+        print(None if primary is None else "%s:%s" % tuple(known[primary]), flush=True)
+        sys.exit()
+    def connectionLost(self, conn, state):
+        sys.exit("no answer")
+app = BaseApplication(None)
+app.name = "demo"
+ClientConnection(app, Handler(app), app.nm.createMaster(address=parseNodeAddress(sys.argv[1])))
+while True:
+    app.em.poll(1)
+"""
+
 
 @pytest.fixture
 def cluster(neo_python: str, tmp_path: Path) -> Iterator[Cluster]:
@@ -230,9 +253,13 @@ def test_what_a_storage_copies_is_bounded_and_clients_go_on(
 
 def find_primary(cluster: Cluster, masters: str, *, failures: int, lookups: int) -> str:
     """Return what a client says that looks for the primary master."""
-    numbers = (str(failures), str(lookups))
+    return run(cluster, FINDER, masters, str(failures), str(lookups))
+
+
+def run(cluster: Cluster, program: str, *arguments: str) -> str:
+    """Return what a program says that uses NEO."""
     done = subprocess.run(
-        [cluster.programs / "python", "-c", FINDER, masters, *numbers],
+        [cluster.programs / "python", "-c", program, *arguments],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -251,6 +278,14 @@ def test_a_client_that_gives_up_tries_other_masters_next_time(cluster: Cluster) 
 def test_the_address_of_any_master_is_enough(neo_python: str, tmp_path: Path) -> None:
     with Cluster(Path(neo_python).parent, tmp_path, masters=3) as cluster:
         wait_until(lambda: cluster.ask("print", "node", "master").count(" RUNNING ") == 3)
-        # A secondary master tells of the others, and of the primary when it is connected to it.
         for address in cluster.masters.split():
             assert find_primary(cluster, address, failures=2, lookups=3) == "found\n"
+
+
+def test_a_secondary_master_tells_who_is_the_primary(neo_python: str, tmp_path: Path) -> None:
+    with Cluster(Path(neo_python).parent, tmp_path, masters=3) as cluster:
+        wait_until(lambda: cluster.ask("print", "node", "master").count(" RUNNING ") == 3)
+        addresses = cluster.masters.split()
+        primary = addresses[int(cluster.primary().removeprefix("m")) - 1]
+        addresses.remove(primary)
+        assert [run(cluster, ASKER, address) for address in addresses] == [f"{primary}\n"] * 2
