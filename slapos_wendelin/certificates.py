@@ -80,15 +80,24 @@ def _common_name(text: str) -> str:
 
 def subject_of(certificate: x509.Certificate) -> Subject | None:
     """Return whom a certificate is for, or None when it does not say."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return None
-    for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+    for uri in _names_in(certificate).get_values_for_type(x509.UniformResourceIdentifier):
         if uri.startswith(_SUBJECT_PREFIX):
             kind, _, name = uri.removeprefix(_SUBJECT_PREFIX).partition(":")
             return Subject(kind, unquote(name))
     return None
+
+
+def addresses_in(certificate: x509.Certificate) -> set[str]:
+    """Return the IP addresses that a certificate names."""
+    return {str(each) for each in _names_in(certificate).get_values_for_type(x509.IPAddress)}
+
+
+def _names_in(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    """Return the names in a certificate beside that of its subject."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectAlternativeName([])
 
 
 def serial_of(certificate: x509.Certificate) -> str:

@@ -8,7 +8,7 @@ them while they are replaced has both of one time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from slapos_wendelin.certificates import (
     CertificateError,
+    addresses_in,
     is_near_end,
     key_digest,
     key_text,
@@ -32,18 +33,24 @@ from slapos_wendelin.master.client import Document, MasterClient
 from slapos_wendelin.neo.certificates import AUTHORITY_FILE, IDENTITY_FILE, OPTION
 
 
-def keep(folder: Path, authority: str, certify: Callable[[str], Document]) -> bool:
+def keep(
+    folder: Path,
+    authority: str,
+    certify: Callable[[str], Document],
+    addresses: Iterable[str] = (),
+) -> bool:
     """Write what is trusted, and a new key and certificate when the old ones will not do.
 
     :param folder: is made, for its owner only.
     :param authority: what is trusted, as the master says it.
     :param certify: has a signing request signed; the answer holds ``certificate`` and
         ``authority``.
+    :param addresses: those that the certificate has to name.
     :returns: whether there is a new certificate.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = folder / IDENTITY_FILE
-    if is_good(identity, authority):
+    if is_good(identity, authority, addresses):
         _write_authority(folder / AUTHORITY_FILE, authority)
         return False
     key = make_key()
@@ -78,8 +85,11 @@ def keep_for_user(master: MasterClient, cluster: str, folder: Path | None = None
     }
 
 
-def is_good(identity: Path, authority: str) -> bool:
-    """Say whether a key and its certificate will do for some time."""
+def is_good(identity: Path, authority: str, addresses: Iterable[str] = ()) -> bool:
+    """Say whether a key and its certificate will do for some time.
+
+    :param addresses: those that the certificate has to name.
+    """
     try:
         certificate = read_certificates(identity)[0]
         key = read_key(identity)
@@ -88,6 +98,7 @@ def is_good(identity: Path, authority: str) -> bool:
     return (
         key.public_key() == certificate.public_key()
         and not is_near_end(certificate)
+        and addresses_in(certificate).issuperset(addresses)
         and _is_issued_by(certificate, authority)
         and not any(
             each.get_revoked_certificate_by_serial_number(certificate.serial_number)

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from slapos_wendelin.certificates import CLIENT, NODE
 from slapos_wendelin.master import admission, views
 from slapos_wendelin.master.arguments import json_body
-from slapos_wendelin.master.authority import Issued, Revoked
+from slapos_wendelin.master.authority import Issued
 from slapos_wendelin.master.checks import check_name
 from slapos_wendelin.master.cluster_certificates import tell_nodes
 from slapos_wendelin.master.computer_fields import FIELDS
@@ -21,6 +21,7 @@ from slapos_wendelin.master.context import COMPUTER, context
 from slapos_wendelin.master.errors import InvalidRequestError, UnknownError
 from slapos_wendelin.master.handing_out import authority
 from slapos_wendelin.master.models import Certificate, User
+from slapos_wendelin.master.signing import Revoked
 
 blueprint = Blueprint("access", __name__, url_prefix="/v1")
 

@@ -11,27 +11,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import (
-    CertificateIssuerPublicKeyTypes,
     CertificatePublicKeyTypes,
     PrivateKeyTypes,
 )
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from slapos_wendelin.certificates import (
     NODE,
@@ -50,18 +45,19 @@ from slapos_wendelin.certificates import (
 )
 from slapos_wendelin.files import write_atomically
 from slapos_wendelin.master.errors import AuthorityError
+from slapos_wendelin.master.signing import (
+    CLOCK_TOLERANCE,
+    Revoked,
+    Signer,
+    checked_name,
+    general_name,
+    now,
+    sign_own,
+)
 from slapos_wendelin.master.signing_requests import public_key_of
-
-#: How far a certificate reaches into the past, for owners whose clock is late.
-_CLOCK_TOLERANCE = timedelta(minutes=10)
 
 #: How long a list of revoked certificates is good for.
 _LIST_LIFETIME = timedelta(days=7)
-
-_DNS_NAME = re.compile(
-    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +103,6 @@ class Kept:
     key: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """A certificate that is not good any more."""
-
-    serial: str
-    #: Seconds since the epoch.
-    revoked_at: float
-
-
 class Authority:
     """Signs certificates with the key in a folder."""
 
@@ -135,7 +122,7 @@ class Authority:
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_closed(folder)
             with self.locked():
-                self._key, self._certificate = self._open()
+                self._signer = self._open()
         except OSError as error:
             raise AuthorityError(
                 f"the authority's folder {folder} cannot be used: {error.strerror}",
@@ -145,12 +132,12 @@ class Authority:
     @property
     def certificate(self) -> str:
         """The authority's certificate, with which others check what it signed."""
-        return certificate_text(self._certificate)
+        return certificate_text(self._signer.certificate)
 
     @property
     def own(self) -> x509.Certificate:
         """The authority's certificate itself."""
-        return self._certificate
+        return self._signer.certificate
 
     @property
     def certificate_file(self) -> Path:
@@ -160,18 +147,23 @@ class Authority:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the authority's certificate in hexadecimal digits."""
-        return fingerprint_of(self._certificate)
+        return fingerprint_of(self._signer.certificate)
 
     def issue_from_request(
-        self, request: str, subject: Subject, lifetime: timedelta | None = None
+        self,
+        request: str,
+        subject: Subject,
+        lifetime: timedelta | None = None,
+        addresses: Iterable[str] = (),
     ) -> Issued:
         """Sign a certificate for the key of a request; whom it is for is said here, not there.
 
         :param lifetime: None for the usual one of the subject's kind.
+        :param addresses: where the subject is called, for callers that compare.
         :raises InvalidRequestError: when the request cannot be read, its key is weak, or whoever
             made it does not have the key.
         """
-        return self._issue(public_key_of(request), subject, lifetime)
+        return self._issue(public_key_of(request), subject, lifetime, addresses=addresses)
 
     def issue_with_key(self, subject: Subject, lifetime: timedelta | None = None) -> Issued:
         """Make a key and sign a certificate for it."""
@@ -186,7 +178,7 @@ class Authority:
         :param names: host names and addresses under which the master is called.
         :raises AuthorityError: for a name that is neither.
         """
-        wanted = sorted({_checked_name(name) for name in names})
+        wanted = sorted({checked_name(name) for name in names})
         digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
         path = self.folder / f"server-{digest}.pem"
         if not self._is_good_for_server(path):
@@ -212,7 +204,7 @@ class Authority:
             key = read_key(path)
         except (CertificateError, ValueError):
             return None
-        if issuer != self._certificate:
+        if issuer != self._signer.certificate:
             return None
         return Kept(certificate, certificate_text(certificate, issuer), key_text(key))
 
@@ -230,8 +222,8 @@ class Authority:
 
     def revocation_list(self, revoked: Iterable[Revoked]) -> str:
         """Return the signed list of revoked certificates, for programs that check it themselves."""
-        now = _now()
-        return self._sign_list(revoked, now, now + _LIST_LIFETIME)
+        begin = now()
+        return self._signer.sign_list(revoked, begin, begin + _LIST_LIFETIME)
 
     def lasting_revocation_list(self, revoked: Sequence[Revoked]) -> str:
         """Return a list of revoked certificates that is good as long as the authority.
@@ -239,34 +231,10 @@ class Authority:
         Programs that check it must go on where no newer one can be had. It says the same whenever
         it is made for the same certificates.
         """
-        made = self._certificate.not_valid_before_utc
+        made = self._signer.certificate.not_valid_before_utc
         latest = max((int(each.revoked_at) for each in revoked), default=0)
-        begin = max(made, datetime.fromtimestamp(latest, UTC) - _CLOCK_TOLERANCE)
-        return self._sign_list(revoked, begin, self._certificate.not_valid_after_utc)
-
-    def _sign_list(self, revoked: Iterable[Revoked], begin: datetime, end: datetime) -> str:
-        """Sign a list of revoked certificates that is good from *begin* to *end*."""
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self._certificate.subject)
-            .last_update(begin)
-            .next_update(end)
-            .add_extension(self._authority_identifier, critical=False)
-            .add_extension(x509.CRLNumber(int(begin.timestamp())), critical=False)
-        )
-        for each in revoked:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(int(each.serial, 16))
-                .revocation_date(datetime.fromtimestamp(int(each.revoked_at), UTC))
-                .build()
-            )
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-
-    @property
-    def _authority_identifier(self) -> x509.AuthorityKeyIdentifier:
-        """What a signed document says of the key that signed it."""
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        begin = max(made, datetime.fromtimestamp(latest, UTC) - CLOCK_TOLERANCE)
+        return self._signer.sign_list(revoked, begin, self._signer.certificate.not_valid_after_utc)
 
     def _issue(
         self,
@@ -274,17 +242,18 @@ class Authority:
         subject: Subject,
         lifetime: timedelta | None,
         key: str = "",
+        addresses: Iterable[str] = (),
     ) -> Issued:
         """Sign a certificate with which the subject calls; a node of a cluster is called too."""
         usage = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if subject.kind == NODE:
             usage.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(subject.uri)])
-        signed = self._sign(
+        names = [x509.UniformResourceIdentifier(subject.uri), *map(general_name, addresses)]
+        signed = self._signer.sign(
             public_key,
             subject.common_name,
             names,
-            x509.ExtendedKeyUsage(usage),
+            usage,
             lifetime or getattr(self.lifetimes, subject.kind),
         )
         return Issued(
@@ -292,23 +261,23 @@ class Authority:
             serial=serial_of(signed),
             fingerprint=fingerprint_of(signed),
             public_key=key_digest(public_key),
-            issued_at=_now().timestamp(),
+            issued_at=now().timestamp(),
             not_after=end_of(signed),
-            certificate=certificate_text(signed, self._certificate),
+            certificate=certificate_text(signed, self._signer.certificate),
             key=key,
         )
 
     def _write_server_certificate(self, path: Path, names: Sequence[str]) -> None:
         """Make a key and a certificate for a master."""
         key = make_key()
-        certificate = self._sign(
+        certificate = self._signer.sign(
             key.public_key(),
             "master",
-            x509.SubjectAlternativeName([_general_name(name) for name in names]),
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+            [general_name(name) for name in names],
+            [ExtendedKeyUsageOID.SERVER_AUTH],
             self.lifetimes.server,
         )
-        text = key_text(key) + certificate_text(certificate, self._certificate)
+        text = key_text(key) + certificate_text(certificate, self._signer.certificate)
         write_atomically(path, text, secret=True)
 
     def _is_good_for_server(self, path: Path) -> bool:
@@ -317,34 +286,7 @@ class Authority:
             certificate, issuer = read_certificates(path)
         except (CertificateError, ValueError):
             return False
-        return issuer == self._certificate and not is_near_end(certificate)
-
-    def _sign(
-        self,
-        public_key: CertificatePublicKeyTypes,
-        common_name: str,
-        names: x509.SubjectAlternativeName,
-        usage: x509.ExtendedKeyUsage,
-        lifetime: timedelta,
-    ) -> x509.Certificate:
-        """Sign a certificate that signs no others and ends before the authority's."""
-        now = _now()
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(_name(common_name))
-            .issuer_name(self._certificate.subject)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _CLOCK_TOLERANCE)
-            .not_valid_after(min(now + lifetime, self._certificate.not_valid_after_utc))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(public_key), critical=True)
-            .add_extension(usage, critical=False)
-            .add_extension(names, critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(self._authority_identifier, critical=False)
-        )
-        return builder.sign(self._key, hashes.SHA256())
+        return issuer == self._signer.certificate and not is_near_end(certificate)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -353,8 +295,8 @@ class Authority:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def _open(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        """Return key and certificate; make what is not there yet.
+    def _open(self) -> Signer:
+        """Return key and certificate of the authority; make what is not there yet.
 
         The key is written first. A certificate is made from it, so that an interruption between the
         two is mended at the next start.
@@ -371,7 +313,10 @@ class Authority:
         try:
             key = _elliptic(read_key(key_file))
             if not self.certificate_file.exists():
-                write_atomically(self.certificate_file, certificate_text(self._sign_own(key)))
+                # No other authority has that name.
+                name = f"slapos_wendelin {self._title} {secrets.token_hex(4)}"
+                own = sign_own(key, name, self.lifetimes.authority)
+                write_atomically(self.certificate_file, certificate_text(own))
             (certificate,) = read_certificates(self.certificate_file)
         except (CertificateError, ValueError) as error:
             raise AuthorityError(
@@ -382,31 +327,7 @@ class Authority:
                 f"{self.certificate_file} was not made with the key beside it",
                 "put both back from one backup",
             )
-        return key, certificate
-
-    def _sign_own(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-        """Sign the authority's own certificate, under a name that no other authority has."""
-        now = _now()
-        name = _name(f"slapos_wendelin {self._title} {secrets.token_hex(4)}")
-        public_key = key.public_key()
-        identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _CLOCK_TOLERANCE)
-            .not_valid_after(now + self.lifetimes.authority)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(public_key, authority=True), critical=True)
-            .add_extension(identifier, critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-                critical=False,
-            )
-        )
-        return builder.sign(key, hashes.SHA256())
+        return Signer(key, certificate)
 
 
 def _elliptic(key: PrivateKeyTypes) -> ec.EllipticCurvePrivateKey:
@@ -414,53 +335,6 @@ def _elliptic(key: PrivateKeyTypes) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateError("its key is not an elliptic curve key")
     return key
-
-
-def _key_usage(
-    key: CertificatePublicKeyTypes | CertificateIssuerPublicKeyTypes, *, authority: bool = False
-) -> x509.KeyUsage:
-    """Return what a key is for: to sign handshakes, or to sign certificates."""
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_encipherment=isinstance(key, rsa.RSAPublicKey),
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    """Return a distinguished name that is a common name only."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _checked_name(name: str) -> str:
-    """Return a host name or an address in its one usual form."""
-    try:
-        return str(ip_address(name))
-    except ValueError:
-        if _DNS_NAME.fullmatch(name):
-            return name.lower()
-    raise AuthorityError(
-        f"{name!r} is neither a host name nor an address", "use names such as master.example.org"
-    )
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    """Return a host name or an address as certificates hold it."""
-    try:
-        return x509.IPAddress(ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _now() -> datetime:
-    """Return the time in whole seconds, as certificates hold it."""
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _check_closed(path: Path) -> None:

@@ -138,7 +138,10 @@ class MasterClient:
         return self._call("GET", "location", query=place)
 
     def cluster(self, computer: str, partition: str) -> Document:
-        """Return the ``name`` of an instance's cluster, and its ``authority``: what is trusted."""
+        """Return the ``name`` of an instance's cluster, and its ``authority``: what is trusted.
+
+        ``addresses`` are those of the partition, which the certificate of a node names.
+        """
         place = {"computer_id": computer, "computer_partition_id": partition}
         return self._call("GET", "cluster", query=place)
 

@@ -16,6 +16,7 @@ from slapos_wendelin.master.arguments import json_body
 from slapos_wendelin.master.authority import Issued
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
 from slapos_wendelin.master.cluster_certificates import (
+    addresses_of,
     cluster_of,
     find_cluster,
     revoked_in,
@@ -102,9 +103,13 @@ def _answer(
 
 
 def _trust(session: Session, cluster: ClusterAuthority, instance: Instance) -> dict[str, Any]:
-    """Return the name of a cluster and what is trusted there."""
+    """Return the name of a cluster, what is trusted there, and where the instance is called."""
     revoked = revoked_in(session, instance.root_guid)
-    return {"name": cluster.name, "authority": cluster.trust(revoked)}
+    return {
+        "name": cluster.name,
+        "authority": cluster.trust(revoked),
+        "addresses": addresses_of(instance),
+    }
 
 
 def _text(body: dict[str, Any], key: str) -> str:

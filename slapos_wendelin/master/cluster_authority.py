@@ -17,8 +17,9 @@ from pathlib import Path
 
 from slapos_wendelin.certificates import is_near_end
 from slapos_wendelin.files import sync_folder
-from slapos_wendelin.master.authority import Authority, Revoked
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.errors import AuthorityError
+from slapos_wendelin.master.signing import Revoked
 
 #: The folder of all clusters' authorities, in that of the master's.
 FOLDER = "clusters"

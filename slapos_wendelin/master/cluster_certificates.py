@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from slapos_wendelin.certificates import CLIENT, NODE, Subject
 from slapos_wendelin.master.access import revoke
-from slapos_wendelin.master.authority import Authority, Issued, Revoked
+from slapos_wendelin.master.authority import Authority, Issued
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
 from slapos_wendelin.master.endings import is_gone
 from slapos_wendelin.master.errors import UnknownError
 from slapos_wendelin.master.models import GUID_PREFIX, Certificate, Instance
 from slapos_wendelin.master.reports import bang_tree
+from slapos_wendelin.master.signing import Revoked
 
 
 def find_cluster(master: Authority, instance: Instance) -> ClusterAuthority | None:
@@ -45,7 +47,25 @@ def sign_for_node(cluster: ClusterAuthority, instance: Instance, request: str) -
     :raises InvalidRequestError: when the request cannot be signed.
     """
     subject = Subject(NODE, f"{instance.root_guid}/{instance.guid}")
-    return cluster.signer.issue_from_request(request, subject)
+    addresses = addresses_of(instance)
+    return cluster.signer.issue_from_request(request, subject, addresses=addresses)
+
+
+def addresses_of(instance: Instance) -> list[str]:
+    """Return the addresses of an instance's partition, which the certificate of a node names."""
+    pairs = instance.partition.addresses if instance.partition else []
+    return sorted({address for _, text in pairs if (address := _address_in(text))})
+
+
+def _address_in(text: str) -> str | None:
+    """Return an address as certificates hold it, None for a text that is none.
+
+    Computers may tell anything. The interface of an address of IPv6 (``%eth0``) is left out.
+    """
+    try:
+        return str(ip_address(ip_address(text).packed))
+    except ValueError:
+        return None
 
 
 def sign_for_user(cluster: ClusterAuthority, root: Instance, user: str, request: str) -> Issued:

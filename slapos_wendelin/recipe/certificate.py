@@ -27,8 +27,9 @@ class Recipe:
     other cluster has; both are empty when the master signs no certificates. A partition that has a
     certificate refuses such a master: it would have the node speak in clear.
 
-    The certificate is renewed by the first run in the last third of its life. The folder is none
-    to be uninstalled: a program that runs reads it at any time.
+    The certificate is renewed by the first run in the last third of its life, or when it does not
+    name all addresses of the partition. The folder is none to be uninstalled: a program that runs
+    reads it at any time.
     """
 
     def __init__(self, _buildout: Any, _name: str, options: Any) -> None:
@@ -60,7 +61,9 @@ class Recipe:
             with self._master() as master:
                 place = self.options["computer"], self.options["partition"]
                 certify = partial(master.certify_node, *place)
-                cluster_identity.keep(self.folder, self.trusted["authority"], certify)
+                # Masters of earlier releases tell no addresses, and name none in certificates.
+                addresses = self.trusted.get("addresses", ())
+                cluster_identity.keep(self.folder, self.trusted["authority"], certify, addresses)
         except WendelinError as error:
             raise UserError(str(error)) from error
         return []

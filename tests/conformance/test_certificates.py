@@ -19,9 +19,10 @@ from neo_programs import PATIENCE, Cluster, begin_commit, commit, last_value, wa
 
 from slapos_wendelin import cluster_identity
 from slapos_wendelin.certificates import CLIENT, NODE, Subject, read_certificates, serial_of
-from slapos_wendelin.master.authority import Authority, Revoked
+from slapos_wendelin.master.authority import Authority
 from slapos_wendelin.master.client import Document
 from slapos_wendelin.master.cluster_authority import ClusterAuthority
+from slapos_wendelin.master.signing import Revoked
 
 #: Seconds in which nodes close the connections of who is on a new list: they look every 2 seconds.
 BOUND = 10

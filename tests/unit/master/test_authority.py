@@ -33,8 +33,9 @@ from slapos_wendelin.certificates import (
     serial_of,
     subject_of,
 )
-from slapos_wendelin.master.authority import Authority, Lifetimes, Revoked
+from slapos_wendelin.master.authority import Authority, Lifetimes
 from slapos_wendelin.master.errors import AuthorityError, InvalidRequestError
+from slapos_wendelin.master.signing import Revoked
 
 PARIS = Subject("computer", "paris-1")
 

@@ -19,7 +19,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
 from master_cloud import Cloud
-from secure_cloud import Caller, SecureCloud
+from secure_cloud import Caller, SecureCloud, configuration
+from slapos.util import dumps
 from zc.buildout import UserError
 
 from slapos_wendelin.certificates import make_key, make_request, read_certificates, read_key
@@ -35,8 +36,10 @@ from slapos_wendelin.recipe.certificate import Recipe
 class Node:
     """An instance in a partition, with the certificate that its recipes call with."""
 
-    def __init__(self, cloud: SecureCloud, reference: str, folder: Path) -> None:
-        instance = cloud.request(reference, filter_kw={"computer_guid": "zurich"})
+    def __init__(
+        self, cloud: SecureCloud, reference: str, folder: Path, computer: str = "zurich"
+    ) -> None:
+        instance = cloud.request(reference, filter_kw={"computer_guid": computer})
         self.guid = instance.getInstanceGuid()
         self.caller: Caller = cloud.holder("partition", self.guid)
         self.options = {
@@ -44,7 +47,7 @@ class Node:
             "url": cloud.url,
             "key": str(self.caller.certificate),
             "cert": str(self.caller.certificate),
-            "computer": "zurich",
+            "computer": computer,
             "partition": instance.getId(),
         }
         self.folder = folder / reference
@@ -74,8 +77,13 @@ def node(cloud: SecureCloud, reference: str, folder: Path) -> Node:
     return made
 
 
-def shake_hands(server: Path, client: Path | None, trusted: Path | None = None) -> str:
-    """Connect as NEO's nodes do; return what went wrong, nothing when all is well."""
+def shake_hands(
+    server: Path, client: Path | None, trusted: Path | None = None, called: str | None = None
+) -> str:
+    """Connect as NEO's nodes do; return what went wrong, nothing when all is well.
+
+    :param called: an address that the client compares with the certificate of the server.
+    """
     ends = socket.socketpair()
     faults: list[str] = []
 
@@ -90,7 +98,11 @@ def shake_hands(server: Path, client: Path | None, trusted: Path | None = None) 
             context.load_cert_chain(folder / "identity.pem")
         ends[number].settimeout(120)
         try:
-            with context.wrap_socket(ends[number], server_side=not number) as wrapped:
+            context.check_hostname = bool(number and called)
+            hostname = called if number else None
+            with context.wrap_socket(
+                ends[number], server_side=not number, server_hostname=hostname
+            ) as wrapped:
                 wrapped.sendall(b"hello")
                 assert wrapped.recv(5) == b"hello"
         except OSError as error:
@@ -139,6 +151,34 @@ def test_nodes_and_users_of_one_cluster_trust_each_other_and_no_others(
     for foreign in (other.folder, tmp_path / "foreign"):
         (foreign / "ca.pem").write_text((one.folder / "ca.pem").read_text())
         assert "certificate verify failed" in shake_hands(one.folder, foreign)
+
+
+def test_the_certificate_of_a_node_names_where_it_is_called(zurich: SecureCloud, tmp_path: Path):
+    one = node(zurich, "called", tmp_path)
+    number = one.options["partition"].removeprefix("slappart")
+    assert not shake_hands(one.folder, one.folder, called=f"10.0.0.{number}")
+    assert "mismatch" in shake_hands(one.folder, one.folder, called="10.0.1.1")
+
+
+def test_a_node_that_is_called_elsewhere_gets_another_certificate_once(
+    secure_cloud: SecureCloud, tmp_path: Path
+):
+    computer = secure_cloud.add_computer("geneva", partitions=1)
+    one = Node(secure_cloud, "elsewhere", tmp_path, "geneva")
+    one.process()
+    before = one.serial
+    described = configuration("geneva", ["slappart0"])
+    # An interface is no part of an address in a certificate.
+    described["partition_list"][0]["address_list"] = [
+        {"addr": address, "netmask": "ffff:ffff::"} for address in ("2001:db8::7", "fe80::7%lan")
+    ]
+    computer.slap.registerComputer("geneva").updateConfiguration(dumps(described))
+    one.process()
+    assert one.serial != before
+    assert not shake_hands(one.folder, one.folder, called="2001:db8::7")
+    after = one.serial
+    one.process()
+    assert one.serial == after
 
 
 def test_a_user_cannot_take_the_place_of_a_node(zurich: SecureCloud, tmp_path: Path):
