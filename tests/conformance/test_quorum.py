@@ -4,6 +4,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,6 +83,23 @@ def test_what_a_primary_alone_knew_when_it_woke_up_is_not_waited_for(
     for process in center:
         process.send_signal(signal.SIGCONT)
     start(cluster, killed)
+    commit(client, 2)
+    wait_until(cluster.is_replicated)
+    assert last_value(client) == "value 2\n"
+
+
+def test_a_partition_table_that_no_storage_has_stored_is_not_waited_for(
+    cluster: Cluster, client: subprocess.Popen[str]
+) -> None:
+    # As when all end at once: what the loss of the first ones changes reaches the masters only.
+    for name in ("s1", "s2"):
+        cluster.processes[name].send_signal(signal.SIGSTOP)
+    end(cluster, "s3")
+    wait_until(lambda: " DOWN " in cluster.ask("print", "node"))
+    time.sleep(3)
+    end(cluster, "s1", "s2", "m1", "m2", "m3")
+    start(cluster, "m1", "m2", "m3", "s1", "s2", "s3")
+    wait_until(lambda: cluster.state() == "RUNNING")
     commit(client, 2)
     wait_until(cluster.is_replicated)
     assert last_value(client) == "value 2\n"
