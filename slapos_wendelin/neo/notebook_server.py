@@ -9,6 +9,7 @@ The port with the page is the only one: kernels are reached by sockets in the ru
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import ssl
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
 from jupyter_server.auth.identity import IdentityProvider, User
 from jupyterlab.handlers.announcements import NeverCheckForUpdate
 from jupyterlab.labapp import LabApp
@@ -122,6 +123,12 @@ def prepare(notebooks: Path) -> None:
     if not data.exists():
         write_example(notebooks)
     near_kernels.write_specification(data / "kernels" / "python3")
+    page = Path(jupyter_config_dir(), "labconfig", "page_config.json")
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        # It would ask each user whether to fetch news.
+        disabled = {"@jupyterlab/apputils-extension:announcements": True}
+        write_atomically(page, json.dumps({"disabledExtensions": disabled}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

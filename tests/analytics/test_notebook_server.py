@@ -138,6 +138,17 @@ def test_the_certificate_is_the_login_and_the_page_is_the_only_port(
         assert page.ask("GET", "/api/kernels").status == 403
 
 
+def test_the_page_asks_nobody_whether_to_fetch_news(server: Server, certified: Certified) -> None:
+    with server.running("--certificates", str(certified.folder)):
+        page = NotebookPage(server.page(), certified.context("node"))
+        shown = page.ask("GET", "/lab").read().decode()
+    told = re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', shown, re.DOTALL)
+    assert told
+    assert (
+        "@jupyterlab/apputils-extension:announcements" in json.loads(told[1])["disabledExtensions"]
+    )
+
+
 def test_open_connections_of_who_is_revoked_end_and_kernels_go_on(
     server: Server, certified: Certified
 ) -> None:

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 from pathlib import Path
 
+import pytest
 from cluster import Cluster
 from cryptography.hazmat.primitives.serialization import pkcs12
 from environment import REPOSITORY, Environment
 from notebooks import NODE, notebook_server
 
 PROGRAM = REPOSITORY / "tests" / "analytics" / "notebook_page.py"
+BROWSER = PROGRAM.with_name("notebook_browser.py")
 EXAMPLE = "arrays.ipynb"
 TOTAL = "2000000.0\n"
 
@@ -32,7 +35,7 @@ def test_kernels_compute_on_the_cluster_and_notebooks_outlive_a_killed_server(
     certificate = tmp_path / "alice"
     with notebook_server(cluster) as page:
         assert cluster.processes("(?!notebook)") == before
-        import_in_browser(environment, cluster, certificate)
+        write_for_browser(environment, cluster, certificate)
         run_example(cluster, page, certificate)
         saved = cluster.folder(NODE) / "srv" / EXAMPLE
         assert json.loads(saved.read_text())["cells"][2]["outputs"][0]["text"] == [TOTAL]
@@ -44,8 +47,27 @@ def test_kernels_compute_on_the_cluster_and_notebooks_outlive_a_killed_server(
     assert cluster.processes() == before
 
 
-def import_in_browser(environment: Environment, cluster: Cluster, folder: Path) -> None:
-    """Get a certificate, in a form that a browser takes too."""
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("firefox-esr", "certutil", "pk12util"))),
+    reason="no browser is installed: apt-get install firefox-esr libnss3-tools",
+)
+def test_firefox_takes_the_certificate_and_runs_the_example(
+    environment: Environment, cluster: Cluster, tmp_path: Path
+) -> None:
+    with notebook_server(cluster) as page:
+        file, password = write_for_browser(environment, cluster, tmp_path / "alice")
+        done = cluster.python(str(BROWSER), page, str(file), password, EXAMPLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(
+        r"imported: refused: .*SEC_ERROR_UNKNOWN_ISSUER.*\n"
+        r"trusted: JupyterLab\n"
+        rf"printed: {TOTAL}\n",
+        done.stdout,
+    ), done.stdout
+
+
+def write_for_browser(environment: Environment, cluster: Cluster, folder: Path) -> tuple[Path, str]:
+    """Get a certificate; return the file for browsers and its password."""
     path = folder.with_name("browser.p12")
     options = (cluster.reference, str(folder), "--browser", str(path))
     done = environment.slapos("cluster", "certificate", *options)
@@ -58,3 +80,4 @@ def import_in_browser(environment: Environment, cluster: Cluster, folder: Path) 
     assert read.key
     assert read.cert
     assert read.cert.certificate.public_key() == read.key.public_key()
+    return path, told[2]
