@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PATIENCE = 240
 #: How the browser tells where it listens.
 _LISTENS = re.compile(r"WebDriver BiDi listening on (ws://\S+)")
+#: Where to confirm that a kernel is to start anew.
+_YES = ".jp-Dialog .jp-mod-accept"
 #: Let it show the one certificate that it has without a question.
 _PREFERENCES = """\
 user_pref("security.default_personal_cert", "Select Automatically");
@@ -130,10 +132,13 @@ class Browser:
             raise RefusedError(done["exceptionDetails"]["text"])
         return done["result"].get("value")
 
+    def shows(self, selector: str) -> bool:
+        """Return whether what a CSS selector finds can be seen."""
+        return self.evaluate(f"!!document.querySelector({json.dumps(selector)})?.checkVisibility()")
+
     def click(self, selector: str) -> None:
         """Click on what a CSS selector finds, as soon as it is there to be seen."""
-        shown = f"document.querySelector({json.dumps(selector)})?.checkVisibility()"
-        eventually(lambda: self.evaluate(shown), selector)
+        eventually(lambda: self.shows(selector), selector)
         locator = {"type": "css", "value": selector}
         (node, *_) = self.tell("browsingContext.locateNodes", context=self.window, locator=locator)[
             "nodes"
@@ -173,10 +178,18 @@ def run_notebook(profile: Profile, page: str, notebook: str) -> str:
     with Browser.of(profile) as browser:
         # No other notebook that was open here before is shown again.
         browser.open(f"{page}/tree/{notebook}?reset")
-        browser.click("[data-command='notebook:restart-run-all']")
-        browser.click(".jp-Dialog .jp-mod-accept")
+        # Until the kernel is there, the button may do nothing.
+        eventually(lambda: _is_asked(browser), "a question")
+        browser.click(_YES)
         printed = f"{last}?.querySelector('.jp-OutputArea-output')?.innerText"
         return eventually(lambda: browser.evaluate(printed), "an output")
+
+
+def _is_asked(browser: Browser) -> bool:
+    """Click on the button that runs all, and return whether that is to be confirmed."""
+    browser.click("[data-command='notebook:restart-run-all']")
+    time.sleep(1)
+    return browser.shows(_YES)
 
 
 def main(page: str, file: str, password: str, notebook: str) -> None:
