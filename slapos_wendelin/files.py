@@ -14,7 +14,7 @@ from pathlib import Path
 def write_atomically(
     path: Path, content: str | bytes, *, secret: bool = False, durable: bool = True
 ) -> None:
-    """Replace *path* with *text* so that a crash leaves the old or the new content, never half.
+    """Replace *path* with *content* so that a crash leaves the old or the new content, never half.
 
     :param secret: let only the owner read it.
     :param durable: let what was written be there to stay when this returns; False for what tells of
