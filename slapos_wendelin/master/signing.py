@@ -63,12 +63,7 @@ class Signer:
         """Sign a certificate that signs no others and ends before the signer's."""
         begin = now()
         builder = (
-            x509.CertificateBuilder()
-            .subject_name(_name(common_name))
-            .issuer_name(self.certificate.subject)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begin - CLOCK_TOLERANCE)
+            _begun(public_key, _name(common_name), self.certificate.subject, begin)
             .not_valid_after(min(begin + lifetime, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(public_key), critical=True)
@@ -108,12 +103,7 @@ def sign_own(
     public_key = key.public_key()
     identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin - CLOCK_TOLERANCE)
+        _begun(public_key, name, name, begin)
         .not_valid_after(begin + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(public_key, authority=True), critical=True)
@@ -152,6 +142,20 @@ def general_name(name: str) -> x509.GeneralName:
 def now() -> datetime:
     """Return the time in whole seconds, as certificates hold it."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def _begun(
+    public_key: CertificatePublicKeyTypes, subject: x509.Name, issuer: x509.Name, begin: datetime
+) -> x509.CertificateBuilder:
+    """Return what all certificates begin with."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin - CLOCK_TOLERANCE)
+    )
 
 
 def _key_usage(
