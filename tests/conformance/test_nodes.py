@@ -63,6 +63,21 @@ while True:
     app.em.poll(1)
 """
 
+#: Asks an admin for the partition table without a pause, until it has it.
+IMPATIENT = """
+import sys
+from neo.lib.util import parseNodeAddress
+from neo.neoctl.neoctl import NeoCTL, NotReadyException
+asker = NeoCTL(parseNodeAddress(sys.argv[1]), ssl=None)
+while True:
+    try:
+        table = asker.getPartitionRowList()
+    except NotReadyException:
+        continue
+    print(len(table[-1]), "partitions")
+    break
+"""
+
 
 @pytest.fixture
 def cluster(neo_python: str, tmp_path: Path) -> Iterator[Cluster]:
@@ -289,3 +304,14 @@ def test_a_secondary_master_tells_who_is_the_primary(neo_python: str, tmp_path: 
         primary = addresses[int(cluster.primary().removeprefix("m")) - 1]
         addresses.remove(primary)
         assert [run(cluster, ASKER, address) for address in addresses] == [f"{primary}\n"] * 2
+
+
+def test_an_admin_that_has_not_got_the_partition_table_yet_says_so(cluster: Cluster) -> None:
+    for _ in range(20):
+        cluster.end("admin", signal.SIGKILL)
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(run, cluster, IMPATIENT, cluster.admin) for _ in range(3)]
+            cluster.start("admin")
+            answers = [each.result() for each in asked]
+        assert answers == ["4 partitions\n"] * 3
+    assert "Traceback" not in cluster.errors()

@@ -176,7 +176,13 @@ class NeoOverHosts:
         for host in self.hosts.values():
             self.start_nodes(host)
         self._program(self.lab.master, "admin", "neoadmin", f"--bind={self.admin}")
-        until(self.is_whole, "the cluster is whole", patience=300)
+        until(self._whole_or_ended, "the cluster is whole", patience=300)
+
+    def _whole_or_ended(self) -> bool:
+        """Say whether all copies are there; fail at once where a program has ended meanwhile."""
+        for process in self.processes:
+            assert process.poll() is None, f"{process.args} ended: see the logs in {self.folder}"
+        return self.is_whole()
 
     def start_nodes(self, host: Host) -> None:
         """Start the master and the storage of a host."""
