@@ -40,6 +40,20 @@ MISTAKES = [
     ("start now", "invalid parameters: start now"),
 ]
 
+#: Takes all cells from a storage and gives them back, over and over without a pause.
+FICKLE = """
+import sys
+from neo.lib.util import parseNodeAddress
+from neo.neoctl.neoctl import NeoCTL
+from neo.lib.protocol import NodeTypes
+control = NeoCTL(parseNodeAddress(sys.argv[1]), ssl=None)
+last = max(node[2] for node in control.getNodeList(NodeTypes.STORAGE))
+for _ in range(300):
+    control.tweakPartitionTable([last])
+    control.tweakPartitionTable([])
+control.close()
+"""
+
 
 @pytest.fixture
 def cluster(neo_python: str, tmp_path: Path) -> Iterator[Cluster]:
@@ -77,3 +91,17 @@ def test_who_asks_a_master_that_is_lost_is_told(cluster: Cluster) -> None:
     _, said = asking.communicate(timeout=PATIENCE)
     assert said.startswith("ERROR: ")
     assert asking.returncode == 1
+
+
+def test_a_storage_may_lose_cells_that_it_has_just_been_given(
+    neo_python: str, tmp_path: Path
+) -> None:
+    with Cluster(Path(neo_python).parent, tmp_path, storages=3) as cluster:
+        client = cluster.client()
+        commit(client, 1)
+        command = [cluster.programs / "python", "-c", FICKLE, cluster.admin]
+        subprocess.run(command, check=True, timeout=PATIENCE)
+        commit(client, 2)
+        assert last_value(client) == "value 2\n"
+        assert not any(process.poll() for process in cluster.processes.values())
+        assert "Traceback" not in cluster.errors()
