@@ -236,18 +236,28 @@ def test_a_client_goes_on_when_a_storage_was_dropped_while_it_was_away(cluster: 
     assert last_value(client) == "value 2\n"
 
 
+def slow_copies(programs: Path, folder: Path, bandwidth: int) -> Cluster:
+    """Describe a cluster whose storages copy so many bytes in a second."""
+    cluster = Cluster(programs, folder)
+    for storage in ("s1", "s2"):
+        cluster.commands[storage].append(f"--replication-bandwidth={bandwidth}")
+    return cluster
+
+
+def miss(cluster: Cluster, size: int) -> None:
+    """Kill a storage, and commit so many bytes without it."""
+    wait_until(cluster.is_replicated)
+    cluster.end("s2", signal.SIGKILL)
+    command = [cluster.programs / "python", "-c", BULK, cluster.uri, str(size)]
+    subprocess.run(command, check=True, timeout=PATIENCE)
+
+
 def test_what_a_storage_copies_is_bounded_and_clients_go_on(
     neo_python: str, tmp_path: Path
 ) -> None:
     bandwidth, size = 1_000_000, 5_000_000
-    described = Cluster(Path(neo_python).parent, tmp_path)
-    for storage in ("s1", "s2"):
-        described.commands[storage].append(f"--replication-bandwidth={bandwidth}")
-    with described as cluster:
-        wait_until(cluster.is_replicated)
-        cluster.end("s2", signal.SIGKILL)
-        command = [cluster.programs / "python", "-c", BULK, cluster.uri, str(size)]
-        subprocess.run(command, check=True, timeout=PATIENCE)
+    with slow_copies(Path(neo_python).parent, tmp_path, bandwidth) as cluster:
+        miss(cluster, size)
         client = cluster.client()
         commit(client, 0)
         began = time.monotonic()
@@ -264,6 +274,25 @@ def test_what_a_storage_copies_is_bounded_and_clients_go_on(
         assert seconds > 0.9 * size / bandwidth
         assert commits > 2
         assert last_value(client) == f"value {commits}\n"
+
+
+def test_a_storage_lives_when_the_one_that_copies_from_it_is_killed(
+    neo_python: str, tmp_path: Path
+) -> None:
+    with slow_copies(Path(neo_python).parent, tmp_path, 1_000_000) as cluster:
+        miss(cluster, 5_000_000)
+        for _ in range(3):
+            cluster.start("s2")
+            wait_until(lambda: " DOWN " not in cluster.ask("print", "node", "storage"))
+            time.sleep(1)
+            assert not cluster.is_replicated()
+            cluster.end("s2", signal.SIGKILL)
+            cluster.lost()
+            time.sleep(1)
+            assert cluster.processes["s1"].poll() is None
+        cluster.start("s2")
+        wait_until(cluster.is_replicated)
+        assert "Traceback" not in cluster.errors()
 
 
 def find_primary(cluster: Cluster, masters: str, *, failures: int, lookups: int) -> str:
