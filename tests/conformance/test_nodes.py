@@ -297,6 +297,15 @@ def test_a_storage_lives_when_the_one_that_copies_from_it_is_killed(
         assert "Traceback" not in cluster.errors()
 
 
+def test_a_node_whose_log_is_damaged_starts_with_a_new_one(cluster: Cluster) -> None:
+    wait_until(cluster.is_replicated)
+    cluster.end("s2", signal.SIGKILL)
+    (cluster.folder / "s2.log").write_text("half of a page")
+    cluster.start("s2")
+    wait_until(cluster.is_replicated)
+    assert (cluster.folder / "s2.log.damaged").read_text() == "half of a page"
+
+
 def find_primary(cluster: Cluster, masters: str, *, failures: int, lookups: int) -> str:
     """Return what a client says that looks for the primary master."""
     return run(cluster, FINDER, masters, str(failures), str(lookups))
