@@ -114,8 +114,8 @@ class Hammer:
 
     def _check(self) -> None:
         """Fail where a node has ended by itself or has met what it did not expect."""
-        for name, process in self.cluster.processes.items():
-            assert process.poll() is None, f"{name} has ended by itself"
+        ended = self.cluster.ended()
+        assert not ended, f"{', '.join(ended)} ended by themselves"
         assert "Traceback" not in self.cluster.errors(), "a node has a traceback"
 
 

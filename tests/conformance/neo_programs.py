@@ -128,6 +128,10 @@ class Cluster:
         process.send_signal(number)
         return process.wait(PATIENCE)
 
+    def ended(self) -> list[str]:
+        """Return the nodes that have ended by themselves."""
+        return [name for name, process in self.processes.items() if process.poll() is not None]
+
     def primary(self) -> str:
         """Return the name of the primary master, or nothing."""
         table = self.ask("print", "node")
